@@ -1,0 +1,115 @@
+"""Casting numbers at the public face: strong dtypes, arrays where the user wrote Python floats."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Values = dict[str, jax.Array]
+
+
+def float_dtype() -> np.dtype:
+    """The default floating dtype: float32, or float64 where x64 is enabled."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
+
+
+def strong(leaf: Any) -> Any:
+    """A float, NumPy array or weakly typed array as a strongly typed JAX array; the rest as it is.
+
+    A weak type makes a second call with the same shapes compile again. Casting goes through NumPy,
+    which compiles nothing. Float arrays wider than the default become the default; bfloat16 and
+    float16 stay, they were chosen on purpose.
+    """
+    if isinstance(leaf, bool | int):
+        return leaf
+    if isinstance(leaf, float):
+        return jnp.asarray(np.asarray(leaf, float_dtype()))
+    if isinstance(leaf, np.ndarray | np.generic):
+        return jnp.asarray(np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)))
+    if isinstance(leaf, jax.core.Tracer):
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
+    if isinstance(leaf, jax.Array) and leaf.weak_type:
+        return jnp.asarray(np.asarray(leaf))
+    return leaf
+
+
+def strong_tree(tree: Any) -> Any:
+    """`strong` on every leaf; a leaf that stands in several places stays one object."""
+    done: dict[int, Any] = {}
+
+    def cast(leaf):
+        if not eqx.is_array(leaf):
+            return strong(leaf)
+        if id(leaf) not in done:
+            done[id(leaf)] = strong(leaf)
+        return done[id(leaf)]
+
+    return jax.tree.map(cast, tree)
+
+
+def as_array(value: Any) -> jax.Array:
+    """Any array-like as a strongly typed JAX array (Python and 64-bit floats in the default dtype)."""
+    if isinstance(value, jax.Array):
+        return strong(value)
+    array = np.asarray(value)
+    if array.dtype == object:
+        return jnp.asarray(value)  # a nested list of tracers; raises on anything else
+    return jnp.asarray(np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype)))
+
+
+def as_float(value: Any) -> jax.Array:
+    """Any real array-like as a strongly typed floating JAX array."""
+    array = as_array(value)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"expected real numbers, got the complex dtype {array.dtype}")
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    if isinstance(array, jax.core.Tracer):
+        return array.astype(float_dtype())
+    return jnp.asarray(np.asarray(array).astype(float_dtype()))
+
+
+def optional_float(value: Any) -> jax.Array | None:
+    """`as_float`, with None passed through: the converter of a sampler's numbers."""
+    return None if value is None else as_float(value)
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers can be looked at: not while tracing."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_key(key: Any, name: str = "key") -> jax.Array:
+    """Raise unless `key` is one typed JAX key."""
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.shape == ():
+            return key
+        raise ValueError(
+            f"{name}= must be one key, got an array of keys of shape {key.shape}: pass one of them, "
+            "energia splits it"
+        )
+    raise TypeError(
+        f"{name}= must be a typed JAX key such as jax.random.key(0), got {_describe(key)}"
+        + (
+            ": jax.random.wrap_key_data turns a legacy PRNGKey into one"
+            if isinstance(key, jax.Array | np.ndarray)
+            else ""
+        )
+    )
+
+
+def check_count(value: Any, name: str, minimum: int) -> int:
+    """Raise unless `value` is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}= must be an integer, got {_describe(value)}")
+    if value < minimum:
+        raise ValueError(f"{name}= must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"{value!r} of type {type(value).__name__}"

@@ -1,0 +1,23 @@
+"""Energies and their algebra. Every name here stands in `energia` itself."""
+
+from energia.energies._algebra import mixture
+from energia.energies._energy import Energy, energy
+from energia.energies._trainable import constant
+from energia.energies.analytic import DoubleWell, Funnel, Ring, Rosenbrock, Uniform
+from energia.energies.gaussian import Gaussian, GaussianMixture
+from energia.energies.neural import MLPEnergy
+
+__all__ = [
+    "DoubleWell",
+    "Energy",
+    "Funnel",
+    "Gaussian",
+    "GaussianMixture",
+    "MLPEnergy",
+    "Ring",
+    "Rosenbrock",
+    "Uniform",
+    "constant",
+    "energy",
+    "mixture",
+]

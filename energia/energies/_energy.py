@@ -1,0 +1,439 @@
+"""Energy: a scalar function of named variables, and the operations that every energy has."""
+
+import abc
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import as_array, as_float, is_concrete
+from energia.energies._trainable import count_parameters
+from energia.supports import Support
+
+if TYPE_CHECKING:
+    from energia.energies._algebra import Constrained, Frozen, Substituted
+
+
+@functools.lru_cache(maxsize=None)
+def _call_parameters(owner: Any) -> tuple[str, ...]:
+    """The parameters without a default of a class's `__call__`, or of a function."""
+    function = owner.__call__ if isinstance(owner, type) else owner
+    parameters = list(inspect.signature(function).parameters.values())
+    if isinstance(owner, type):
+        parameters = parameters[1:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"{owner.__name__} takes {parameter}: an energy's variables are the names of its "
+                "parameters, so write them out"
+            )
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(
+                f"{owner.__name__} takes {parameter.name!r} by position only: energies pass their "
+                "variables by name"
+            )
+    names = tuple(p.name for p in parameters if p.default is p.empty)
+    if not names:
+        raise TypeError(f"{owner.__name__} has no variable: give it at least one parameter")
+    return names
+
+
+class Energy(eqx.Module):
+    r"""A scalar function of named variables, with $p(\text{variables}) \propto e^{-E}$.
+
+    Subclass it and write `__call__` for **one** configuration, with no batch axis: its parameters
+    without a default are the energy's variables. Batches are made with `jax.vmap`. An energy knows
+    nothing of sampling or training.
+
+    Energies add (`E1 + E2`, a product of experts), scale (`w * E`, and `E / T` for a temperature),
+    condition, and rename; each operation gives another energy that can be jitted over, vmapped over
+    and differentiated.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> class Quartic(en.Energy):
+        ...     barrier: jax.Array
+        ...     def __call__(self, x):
+        ...         return jnp.sum(self.barrier * (x**2 - 1) ** 2)
+        >>> well = Quartic(jnp.array(2.0))
+        >>> float(well(jnp.zeros(2))), well.variables
+        (4.0, ('x',))
+        >>> print(0.5 * well + en.Gaussian(jnp.zeros(2)))
+        0.5·Quartic(x) + Gaussian(x)  [x: real (2,); 4 parameters]
+    """
+
+    __array_ufunc__ = None  # np.ones(3) * E must not broadcast over the array
+
+    @abc.abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
+        """The energy of one configuration, a scalar."""
+
+    def __check_init__(self):
+        _ = self.variables
+
+    # --- what it is a function of
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names of the variables, in the order of `__call__`."""
+        return _call_parameters(type(self))
+
+    @property
+    def supports(self) -> dict[str, Support | None]:
+        """The support of each variable; None where it is unknown."""
+        known = self._supports()
+        return {name: known.get(name) for name in self.variables}
+
+    def _supports(self) -> Mapping[str, Support | None]:
+        """Hook: the supports that the class itself knows."""
+        return {}
+
+    # --- evaluate
+
+    def at(self, values: Mapping[str, Any]) -> jax.Array:
+        """The energy at a dict of values, one for each variable.
+
+        Args:
+            values: a value for each of `variables`, and no other.
+
+        Raises:
+            TypeError: when a name is missing or unknown.
+
+        Example:
+            >>> import energia as en, jax.numpy as jnp
+            >>> float((en.Ring() + en.Ring().rename(x="z")).at({"x": jnp.ones(2), "z": jnp.ones(2)}))
+            17.157...
+        """
+        _check_names(self, values)
+        return self(**values)
+
+    def log_density(self, *args: Any, **kwargs: Any) -> jax.Array:
+        """$-E$, the unnormalised log density; takes what a call takes."""
+        return -self(*args, **kwargs)
+
+    def score(self, *args: Any, **kwargs: Any) -> jax.Array | dict[str, jax.Array]:
+        r"""The score $-\nabla E$ with respect to the continuous variables; takes what a call takes.
+
+        Returns:
+            The array itself where one value is given by position, else a dict by variable name
+            (continuous variables only).
+
+        Raises:
+            TypeError: when no variable given is continuous, or the energy is not a scalar.
+
+        Example:
+            >>> import energia as en, jax.numpy as jnp
+            >>> en.Gaussian(jnp.zeros(2)).score(jnp.array([1.0, 2.0])).tolist()
+            [-1.0, -2.0]
+        """
+        values = {name: as_array(value) for name, value in self._bind(args, kwargs).items()}
+        supports = self.supports
+        alone = len(values) == 1 and bool(args)
+        moving = {}
+        for name, value in values.items():
+            support = supports[name]
+            known_discrete = support is not None and support.discrete
+            if known_discrete or not (
+                alone or support is not None or jnp.issubdtype(value.dtype, jnp.floating)
+            ):
+                continue
+            moving[name] = as_float(value)
+        if not moving:
+            raise TypeError(
+                f"{self._name} has no score here: none of {list(values)} is continuous "
+                "(a discrete variable has no gradient)"
+            )
+        gradient = jax.grad(lambda moving: -self._scalar_at({**values, **moving}))(moving)
+        return next(iter(gradient.values())) if alone else gradient
+
+    def _scalar_at(self, values: Mapping[str, Any]) -> jax.Array:
+        energy = jnp.asarray(self.at(values))
+        if energy.shape != ():
+            raise TypeError(_not_scalar(self, energy, values))
+        return energy
+
+    # --- compose
+
+    def __add__(self, other: "Energy") -> "Energy":
+        from energia.energies._algebra import add
+
+        if not isinstance(other, Energy):
+            return NotImplemented
+        return add(self, other)
+
+    def __radd__(self, other: Any) -> "Energy":
+        # sum([E1, E2]) starts from 0
+        return self if isinstance(other, int | float) and other == 0 else NotImplemented
+
+    def __sub__(self, other: "Energy") -> "Energy":
+        if not isinstance(other, Energy):
+            return NotImplemented
+        return self + (-other)
+
+    def __neg__(self) -> "Energy":
+        return -1.0 * self
+
+    def __mul__(self, weight: Any) -> "Energy":
+        from energia.energies._algebra import scale
+
+        if isinstance(weight, Energy):
+            raise TypeError("energies add; they do not multiply: a product of densities is E1 + E2")
+        return scale(self, _scalar(weight, "a weight"))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, temperature: Any) -> "Energy":
+        from energia.energies._algebra import scale
+
+        if isinstance(temperature, Energy):
+            raise TypeError("energies subtract; they do not divide: a quotient is E1 - E2")
+        temperature = _scalar(temperature, "a temperature")
+        if is_concrete(temperature) and not temperature > 0:
+            raise ValueError(
+                f"a temperature must be positive, got {temperature}: "
+                "-E negates an energy, w * E weights it by any number"
+            )
+        return scale(self, 1 / temperature)
+
+    def condition(self, **values: Any) -> "Substituted":
+        """Fix variables: the energy of the rest, given these values.
+
+        The values are array leaves, so batches and ladders of them vmap, and another value compiles
+        nothing. They are never trained.
+
+        Args:
+            **values: a value by variable name.
+
+        Raises:
+            ValueError: when a name is not a variable, or a value does not fit its support.
+
+        Example:
+            >>> import energia as en, jax.numpy as jnp
+            >>> @en.energy
+            ... def coupled(x, y):
+            ...     return (x - y) ** 2
+            >>> float(coupled.condition(y=3)(1.0))
+            4.0
+        """
+        from energia.energies._algebra import condition
+
+        return condition(self, values)
+
+    def rename(self, **names: str) -> "Substituted":
+        """Rename variables: `E.rename(x='z')` is the energy of `z`.
+
+        Args:
+            **names: the new name by the old one.
+
+        Raises:
+            ValueError: when a name is not a variable, or the new one is taken.
+
+        Example:
+            >>> import energia as en
+            >>> en.Ring().rename(x="z").variables
+            ('z',)
+        """
+        from energia.energies._algebra import rename
+
+        return rename(self, names)
+
+    def substitute(self, **functions: Callable[..., Any]) -> "Substituted":
+        """Replace variables by functions of other variables: the energy after a function.
+
+        It is a substitution in the energy, with no Jacobian: right for inpainting, inverse problems,
+        tied variables and non-centred forms, not for a change of variables in a density.
+
+        Args:
+            **functions: for each replaced variable a function whose parameter names are the new
+                variables (or variables that the energy already has). Arrays inside an Equinox
+                module given as a function are trained.
+
+        Raises:
+            ValueError: when a name is not a variable.
+
+        Example:
+            >>> import energia as en, jax.numpy as jnp
+            >>> image = jnp.ones(3)
+            >>> inpainted = en.Gaussian(jnp.zeros(3)).substitute(
+            ...     x=lambda missing, image: image.at[1].set(missing))
+            >>> inpainted.condition(image=image).variables
+            ('missing',)
+        """
+        from energia.energies._algebra import substitute
+
+        return substitute(self, functions)
+
+    def constrain(self, **supports: Support) -> "Constrained":
+        """Attach or replace the supports of variables; the values of the energy do not change.
+
+        Args:
+            **supports: a support by variable name.
+
+        Raises:
+            ValueError: when a name is not a variable.
+
+        Example:
+            >>> import energia as en
+            >>> str(en.Ring().constrain(x=en.Interval(-1, 1, (2,))).supports["x"])
+            '(-1, 1) (2,)'
+        """
+        from energia.energies._algebra import constrain
+
+        return constrain(self, supports)
+
+    def freeze(self) -> "Frozen":
+        """The same energy with arrays that `en.fit` never trains.
+
+        Example:
+            >>> import energia as en
+            >>> print(en.Ring().freeze())
+            Ring(x)  [x: real (2,); 0 parameters]
+        """
+        from energia.energies._algebra import Frozen
+
+        return Frozen(self)
+
+    # --- read
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _formula(self) -> str:
+        return f"{self._name}({', '.join(self.variables)})"
+
+    def __str__(self) -> str:
+        known = [f"{n}: {s}" for n, s in self.supports.items() if s is not None]
+        count = count_parameters(self)
+        details = [", ".join(known)] if known else []
+        return f"{self._formula()}  [{'; '.join([*details, f'{count} parameters'])}]"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by variable name, from what a call was given."""
+        if len(args) > len(self.variables):
+            raise TypeError(
+                f"{self._name} has {len(self.variables)} variables {self.variables}, "
+                f"got {len(args)} values by position"
+            )
+        values = dict(zip(self.variables, args, strict=False))
+        if twice := [name for name in kwargs if name in values]:
+            raise TypeError(f"{self._name} got {twice} both by position and by name")
+        values |= kwargs
+        _check_names(self, values)
+        return values
+
+
+class FunctionEnergy(Energy):
+    """An energy made from a function; see `energy`."""
+
+    function: Callable[..., Any]
+    declared: tuple[tuple[str, Support], ...] = eqx.field(static=True, default=())
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
+        return self.function(*args, **kwargs)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        function = self.function
+        return _call_parameters(type(function) if isinstance(function, eqx.Module) else function)
+
+    def _supports(self) -> Mapping[str, Support | None]:
+        return dict(self.declared)
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+def energy(function: Callable[..., Any] | None = None, /, **supports: Support) -> Any:
+    """Make an energy from a function of named variables; a decorator.
+
+    Args:
+        function: a function that returns a scalar. Parameters with a default are no variables.
+        **supports: the support of a variable, by name; unknown where none is given.
+
+    Returns:
+        An `Energy`, or a decorator that makes one.
+
+    Raises:
+        TypeError: when the function takes `*args` or `**kwargs`, or a support has no variable.
+
+    Example:
+        >>> import energia as en, jax.numpy as jnp
+        >>> @en.energy(tau=en.Positive(), theta=en.Real((8,)))
+        ... def prior(theta, tau):
+        ...     return jnp.sum(theta**2) / (2 * tau**2) + 8 * jnp.log(tau)
+        >>> prior.variables
+        ('theta', 'tau')
+        >>> float(prior(theta=jnp.zeros(8), tau=1.0))
+        0.0
+    """
+    if function is None:
+        return lambda function: energy(function, **supports)
+    if not callable(function):
+        raise TypeError(f"energy() takes a function, got {function!r}")
+    made = FunctionEnergy(function)
+    _check_supports(made, supports)
+    return FunctionEnergy(function, tuple(supports.items()))
+
+
+def _check_names(energy: Energy, values: Mapping[str, Any]) -> None:
+    variables = energy.variables
+    if len(values) == len(variables) and all(name in values for name in variables):
+        return
+    missing = [name for name in variables if name not in values]
+    unknown = [name for name in values if name not in variables]
+    problems = [f"misses {missing}"] * bool(missing) + [f"does not know {unknown}"] * bool(unknown)
+    raise TypeError(f"{energy._name} has the variables {variables}; it {' and '.join(problems)}")
+
+
+def _check_known(energy: Energy, names: Mapping[str, Any], what: str) -> None:
+    if not names:
+        raise ValueError(f"{what}() needs at least one variable of {energy.variables}")
+    if unknown := [name for name in names if name not in energy.variables]:
+        raise ValueError(
+            f"{what}() got {unknown}; the variables of {energy._formula()} are {energy.variables}"
+        )
+
+
+def _check_supports(energy: Energy, supports: Mapping[str, Support]) -> None:
+    for name, support in supports.items():
+        if name not in energy.variables:
+            raise ValueError(
+                f"a support is given for {name!r}; "
+                f"the variables of {energy._formula()} are {energy.variables}"
+            )
+        if not isinstance(support, Support):
+            hint = ": write en.Real()" if isinstance(support, type) else ""
+            raise TypeError(f"{name}= must be a support such as en.Real(), got {support!r}{hint}")
+
+
+def _scalar(value: Any, what: str) -> jax.Array:
+    if isinstance(value, str | bytes) or value is None:
+        raise TypeError(f"{what} of an energy must be a real number, got {value!r}")
+    value = as_float(value)
+    if value.shape != ():
+        raise TypeError(
+            f"{what} of an energy must be a scalar, got an array of shape {value.shape}: "
+            "use jax.vmap for a batch of them"
+        )
+    if is_concrete(value) and not np.isfinite(value):
+        raise ValueError(f"{what} of an energy must be finite, got {value}")
+    return value
+
+
+def _not_scalar(energy: Energy, result: Any, values: Mapping[str, Any]) -> str:
+    shapes = {name: tuple(np.shape(value)) for name, value in values.items()}
+    return (
+        f"{energy._formula()} must return a scalar, got shape {tuple(result.shape)} from "
+        f"variables of shape {shapes}: sum over the entries (an energy takes one configuration; "
+        "batches are made with jax.vmap)"
+    )

@@ -1,0 +1,118 @@
+"""What is trained: every float array of an energy, except what stands in a constant field."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from energia._types import strong, strong_tree
+
+_CONSTANT = "energia_constant"
+
+
+def constant(**kwargs: Any) -> Any:
+    """Declare a field whose arrays are never trained: weights of a composite, masks, data.
+
+    `en.fit` moves the float arrays of an energy, however deep they stand, except those below a
+    field declared so. A stopped gradient is not enough: weight decay would still move the array.
+
+    Args:
+        **kwargs: passed on to `equinox.field`, `default=` say. Numbers and NumPy arrays become JAX
+            arrays unless another `converter=` is given.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> class Masked(en.Energy):
+        ...     scale: jax.Array
+        ...     mask: jax.Array = en.constant()
+        ...     def __call__(self, x):
+        ...         return jnp.sum(self.mask * (x / self.scale) ** 2)
+        >>> print(Masked(jnp.ones(3), jnp.array([1.0, 0.0, 1.0])))
+        Masked(x)  [3 parameters]
+    """
+    kwargs.setdefault("converter", strong_tree)
+    return eqx.field(metadata={_CONSTANT: True}, **kwargs)
+
+
+def is_trainable(leaf: Any) -> bool:
+    """Whether a leaf outside constant fields is trained: a float, or a floating-point array."""
+    if eqx.is_array(leaf):
+        return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+    return isinstance(leaf, float)
+
+
+def _in_constant_field(tree: Any, path: Sequence[Any]) -> bool:
+    node = tree
+    for entry in path:
+        match entry:
+            case jax.tree_util.GetAttrKey(name=name):
+                fields = getattr(type(node), "__dataclass_fields__", {})
+                if name in fields and fields[name].metadata.get(_CONSTANT, False):
+                    return True
+                node = getattr(node, name)
+            case jax.tree_util.SequenceKey(idx=index) | jax.tree_util.DictKey(key=index):
+                node = node[index]
+            case _:  # a node of a foreign kind: its fields declare nothing
+                return False
+    return False
+
+
+def trainable_leaves(tree: Any) -> list[bool]:
+    """For each leaf of the tree, in its flattening order, whether `en.fit` trains it."""
+    return [
+        is_trainable(leaf) and not _in_constant_field(tree, path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]
+
+
+def count_parameters(tree: Any) -> int:
+    """How many numbers `en.fit` would train; an array that stands in several places counts once."""
+    leaves = jax.tree.leaves(tree)
+    kept = [leaf for leaf, yes in zip(leaves, trainable_leaves(tree), strict=True) if yes]
+    arrays = {id(leaf): leaf.size for leaf in kept if eqx.is_array(leaf)}
+    return sum(arrays.values()) + sum(1 for leaf in kept if not eqx.is_array(leaf))
+
+
+class Skeleton(eqx.Module):
+    """An energy without its parameters: `merge` puts them back.
+
+    One array that stood in several places is one parameter, so that ties survive training. Ties
+    are found by identity, before any cast.
+    """
+
+    others: list[Any]
+    slots: tuple[int | None, ...] = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def merge(self, parameters: Sequence[jax.Array]) -> Any:
+        """The energy with these parameters."""
+        leaves = [
+            other if slot is None else parameters[slot]
+            for other, slot in zip(self.others, self.slots, strict=True)
+        ]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def split(tree: Any) -> tuple[list[jax.Array], Skeleton]:
+    """The parameters of an energy, each a fresh copy, and the skeleton that takes them back."""
+    leaves, structure = jax.tree.flatten(tree)
+    parameters: list[jax.Array] = []
+    known: dict[int, int] = {}
+    slots: list[int | None] = []
+    for leaf, trained in zip(leaves, trainable_leaves(tree), strict=True):
+        if not trained:
+            slots.append(None)
+            continue
+        slot = known.get(id(leaf)) if eqx.is_array(leaf) else None
+        if slot is None:
+            slot = len(parameters)
+            parameters.append(jnp.array(strong(leaf), copy=True))
+            if eqx.is_array(leaf):
+                known[id(leaf)] = slot
+        slots.append(slot)
+    others = [
+        None if slot is not None else strong(leaf) for leaf, slot in zip(leaves, slots, strict=True)
+    ]
+    return parameters, Skeleton(others, tuple(slots), structure)

@@ -1,0 +1,56 @@
+"""Neural energies."""
+
+from collections.abc import Callable, Mapping
+
+import equinox as eqx
+import jax
+
+from energia._types import check_count, check_key
+from energia.energies._energy import Energy
+from energia.supports import Real, Support
+
+
+class MLPEnergy(Energy):
+    r"""A multilayer perceptron with a scalar output, $E_\theta : \mathbb{R}^n \to \mathbb{R}$.
+
+    Args:
+        in_size: n; x has shape (n,).
+        width: units in each hidden layer.
+        depth: number of hidden layers.
+        activation: a smooth function: score matching and Langevin dynamics use its derivatives.
+        key: a typed JAX key for the initial weights.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> energy = en.MLPEnergy(2, width=16, key=jax.random.key(0))
+        >>> energy(jnp.zeros(2)).shape
+        ()
+        >>> print(energy)
+        MLPEnergy(x)  [x: real (2,); 337 parameters]
+    """
+
+    network: eqx.nn.MLP
+
+    def __init__(
+        self,
+        in_size: int,
+        *,
+        width: int = 128,
+        depth: int = 2,
+        activation: Callable[[jax.Array], jax.Array] = jax.nn.silu,
+        key: jax.Array,
+    ):
+        self.network = eqx.nn.MLP(
+            check_count(in_size, "in_size", 1),
+            "scalar",
+            check_count(width, "width", 1),
+            check_count(depth, "depth", 0),
+            activation=activation,
+            key=check_key(key),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.network(x)
+
+    def _supports(self) -> Mapping[str, Support]:
+        return {"x": Real((int(self.network.in_size),))}  # pyright: ignore[reportArgumentType]
