@@ -1,0 +1,175 @@
+"""The verdict on a set of chains: R-hat, effective sample size, divergences, frozen chains."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+MAX_RHAT = 1.01
+MIN_ESS_A_CHAIN = 100
+MIN_BFMI = 0.3
+MIN_ACCEPTANCE = 0.05
+SCREENED = 8
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class ConvergenceWarning(UserWarning):
+    """Chains that have not converged, as far as can be seen; the message has the numbers."""
+
+    def __init__(self, problems: "str | list[str]"):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n  ".join(["the draws should not be trusted yet:", *self.problems]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What the checks found.
+
+    Attributes:
+        max_rhat: the largest rank-normalised split R-hat; NaN where it needs more chains or draws.
+        min_ess: the smallest of bulk and tail effective sample sizes.
+        divergences: how many transitions diverged.
+        bfmi: the smallest E-BFMI of a chain; None where the sampler tells no energy.
+        frozen_chains: the chains that never moved.
+        problems: what is wrong, each with its numbers and advice.
+        notes: what to know that is no fault.
+    """
+
+    max_rhat: float
+    min_ess: float
+    divergences: int
+    bfmi: float | None
+    frozen_chains: tuple[int, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing wrong was found."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        numbers = f"max R-hat {self.max_rhat:.4g}, min ESS {self.min_ess:.0f}"
+        numbers += f", {self.divergences} divergences"
+        if self.bfmi is not None:
+            numbers += f", min E-BFMI {self.bfmi:.2f}"
+        verdict = "converged, as far as can be seen" if self.ok else "not to be trusted yet"
+        lines = [f"{verdict}: {numbers}"]
+        lines += [f"  - {problem}" for problem in self.problems]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def diagnose(positions: Arrays, stats: Arrays, *, bias: str | None = None) -> Diagnosis:
+    """Check every entry of every variable; see `Draws.diagnose`."""
+    return _check(positions, stats, list(_entries(positions)), bias)
+
+
+def quick_check(positions: Arrays, stats: Arrays) -> list[str]:
+    """The problems that `diagnose` would tell, from the entries that look worst.
+
+    A split R-hat without ranks, of the values and of their distances to the median, ranks all
+    entries in one pass; ArviZ's own numbers are then computed for the worst of them alone.
+    """
+    entries = list(_entries(positions))
+    if len(entries) > SCREENED:
+        worst = np.argsort([-_plain_rhat(draws) for _, draws in entries])[:SCREENED]
+        entries = [entries[index] for index in worst]
+    return list(_check(positions, stats, entries, None).problems)
+
+
+def _check(
+    positions: Arrays, stats: Arrays, entries: list[tuple[str, np.ndarray]], bias: str | None
+) -> Diagnosis:
+    from arviz_stats.base import array_stats
+
+    num_chains, num_draws = next(iter(positions.values())).shape[:2]
+    problems: list[str] = []
+    frozen = _frozen(positions) if num_draws > 1 else ()
+    rhat, min_ess, rhat_at, ess_at = np.nan, np.inf, "", ""
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    for name, draws in entries if num_draws >= 4 else []:
+        if not np.isfinite(draws).all():
+            problems.append(f"{name} has draws that are not finite")
+            continue
+        if np.ptp(draws) == 0:  # a constant has an effective sample size of N and no R-hat
+            continue
+        if num_chains > 1:
+            value = float(array_stats.rhat(draws, method="rank", **axes))
+            if not value <= rhat:
+                rhat, rhat_at = value, name
+        bulk = float(array_stats.ess(draws, method="bulk", **axes))
+        tail = float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes))
+        value = min(bulk, tail if np.isfinite(tail) else bulk)
+        if value < min_ess:
+            min_ess, ess_at = value, name
+    min_ess = min_ess if np.isfinite(min_ess) else np.nan
+    if frozen:
+        problems.append(
+            f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): the step "
+            "size is too large, or the start is where the energy is not finite"
+        )
+    if num_draws < 4:
+        problems.append(f"{num_draws} draws a chain are too few to check: R-hat and ESS need 4")
+    elif num_chains < 2:
+        problems.append("one chain cannot be checked against another: use num_chains=4")
+    if rhat > MAX_RHAT:
+        problems.append(
+            f"R-hat of {rhat_at} is {rhat:.3f}, above {MAX_RHAT}: the chains disagree; run longer "
+            "(more num_warmup, or extend), reparametrise, or temper"
+        )
+    if min_ess < MIN_ESS_A_CHAIN * num_chains:
+        problems.append(
+            f"the effective sample size of {ess_at} is {min_ess:.0f}, below {MIN_ESS_A_CHAIN} a "
+            "chain: draw more, or use a sampler that mixes faster"
+        )
+    divergences = int(np.sum(stats["diverging"])) if "diverging" in stats else 0
+    if divergences:
+        problems.append(
+            f"{divergences} of {num_chains * num_draws} transitions diverged: raise "
+            "target_acceptance_rate, or reparametrise where the energy curves sharply"
+        )
+    bfmi = None
+    if "energy" in stats and num_draws >= 4 and np.isfinite(stats["energy"]).all():
+        bfmi = float(np.min(array_stats.bfmi(stats["energy"], **axes)))
+        if bfmi < MIN_BFMI:
+            problems.append(
+                f"E-BFMI is {bfmi:.2f}, below {MIN_BFMI}: the momentum cannot follow the energy's "
+                "spread; reparametrise heavy tails or funnels"
+            )
+    if "acceptance_rate" in stats and (rate := np.mean(stats["acceptance_rate"])) < MIN_ACCEPTANCE:
+        problems.append(f"the mean acceptance rate is {rate:.3f}: lower the step size")
+    notes = () if bias is None else (f"biased by design, not only by chance: {bias}",)
+    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), notes)
+
+
+def _entries(positions: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+    """Every scalar entry of every variable: its name, and its draws of shape (chain, draw)."""
+    for name, draws in positions.items():
+        flat = draws.reshape(*draws.shape[:2], -1)
+        for index in range(flat.shape[-1]):
+            where = np.unravel_index(index, draws.shape[2:]) if draws.ndim > 2 else ()
+            label = name + (f"[{', '.join(str(i) for i in where)}]" if where else "")
+            yield label, np.ascontiguousarray(flat[..., index])
+
+
+def _frozen(positions: Arrays) -> tuple[int, ...]:
+    moved = [np.any(d != d[:, :1], axis=tuple(range(1, d.ndim))) for d in positions.values()]
+    return tuple(int(chain) for chain in np.nonzero(~np.any(moved, axis=0))[0])
+
+
+def _plain_rhat(draws: np.ndarray) -> float:
+    """Split R-hat without ranks, the larger of values and folded values."""
+    half = draws.shape[1] // 2
+    if half < 2:
+        return 0.0
+    split = np.concatenate([draws[:, :half], draws[:, -half:]]).astype(np.float64)
+    if not np.isfinite(split).all():
+        return np.inf
+    within = []
+    for values in (split, np.abs(split - np.median(split))):
+        spread = np.mean(np.var(values, axis=1, ddof=1))
+        between = np.var(np.mean(values, axis=1), ddof=1)
+        within.append(between / spread if spread > 0 else (np.inf if between > 0 else 0.0))
+    return max(within)

@@ -1,0 +1,87 @@
+"""Warm-up tuning shared by kernels: dual averaging of the step size, Stan's windows for a metric."""
+
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import Values, as_array, strong_tree
+from energia.energies._energy import Energy
+from energia.samplers import _blackjax
+from energia.samplers._sampler import Kernel
+
+INITIAL_STEP_SIZE = 1.0
+
+
+class Tuning(eqx.Module):
+    """State of warm-up: dual averaging, the metric's estimate, and the schedule as data."""
+
+    step_size: Any
+    metric: Any
+    schedule: dict[str, jax.Array]
+    tunes_step_size: bool = eqx.field(static=True)
+
+
+class StepSizeTuned(Kernel):
+    """A kernel whose `step_size` is tuned to `target_acceptance_rate`, and whose
+    `inverse_mass_matrix`, where it has one, is the variance of Stan's doubling windows.
+
+    A number that was given stays. The acceptance rate is averaged over the chains tuned together.
+    """
+
+    step_size: eqx.AbstractVar[jax.Array | None]
+    target_acceptance_rate: eqx.AbstractVar[jax.Array]
+
+    def tune_init(
+        self, energy: Energy, positions: Values, num_warmup: int
+    ) -> tuple[Self, Tuning | None]:
+        unset = self.unset()
+        if not unset:
+            return self, None
+        size = sum(int(np.prod(leaf.shape[1:])) for leaf in positions.values())
+        metric = _blackjax.metric_init(size) if "inverse_mass_matrix" in unset else None
+        initial = INITIAL_STEP_SIZE if self.step_size is None else float(self.step_size)
+        dual = _blackjax.step_size_init(np.float32(initial), 0.5)
+        tuning = Tuning(
+            dual, metric, _blackjax.window_schedule(num_warmup), "step_size" in unset
+        )
+        filled = {"step_size": initial} if "step_size" in unset else {}
+        if metric is not None:
+            filled["inverse_mass_matrix"] = metric.inverse_mass_matrix
+        return strong_tree(self.replace(**filled)), jax.tree.map(as_array, tuning)
+
+    def tune(
+        self, tuning: Tuning | None, states: Any, info: dict[str, jax.Array], step: jax.Array
+    ) -> tuple[Self, Tuning | None]:
+        if tuning is None:
+            return self, None
+        schedule, target = tuning.schedule, self.target_acceptance_rate
+        acceptance_rate = jnp.mean(info["acceptance_rate"])
+        dual = _blackjax.step_size_update(tuning.step_size, acceptance_rate, target)
+        metric, inverse_mass_matrix = tuning.metric, None
+        if metric is not None:
+            slow = (step >= schedule["slow_start"]) & (step < schedule["slow_stop"])
+            metric = jax.tree.map(
+                lambda new, old: jnp.where(slow, new, old),
+                _blackjax.metric_update(metric, states.position),
+                metric,
+            )
+            metric, dual = jax.lax.cond(
+                jnp.any(step == schedule["window_ends"]),
+                lambda: (
+                    _blackjax.metric_final(metric),
+                    _blackjax.step_size_restart(dual, target),
+                ),
+                lambda: (metric, dual),
+            )
+            inverse_mass_matrix = metric.inverse_mass_matrix
+        changes = {} if inverse_mass_matrix is None else {"inverse_mass_matrix": inverse_mass_matrix}
+        if tuning.tunes_step_size:
+            log_step_size = jnp.where(
+                step == schedule["last"], dual.log_step_size_avg, dual.log_step_size
+            )
+            changes["step_size"] = jnp.exp(log_step_size)
+        tuning = Tuning(dual, metric, schedule, tuning.tunes_step_size)
+        return self.replace(**changes), tuning

@@ -1,0 +1,97 @@
+"""The one file that knows BlackJAX's calling convention."""
+
+import abc
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
+from blackjax.adaptation.step_size import dual_averaging_adaptation
+from blackjax.adaptation.window_adaptation import build_schedule
+from blackjax.base import SamplingAlgorithm
+
+from energia._types import Values
+from energia.energies._energy import Energy
+from energia.samplers._sampler import Kernel
+
+MAX_WINDOWS = 32  # windows double in length: enough for 25 · 2³² warm-up steps
+
+
+class BlackJAXKernel(Kernel):
+    """A kernel that is a thin shell round a BlackJAX algorithm."""
+
+    @abc.abstractmethod
+    def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
+        """The algorithm with this configuration's numbers."""
+
+    @abc.abstractmethod
+    def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
+        """What BlackJAX tells, under ArviZ's names."""
+
+    def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
+        self.check_set()
+        return self._algorithm(_log_density(energy)).init(position)
+
+    def step(
+        self, energy: Energy, state: Any, key: jax.Array
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        state, info = self._algorithm(_log_density(energy)).step(key, state)
+        return state, {**self._info(state, info), "lp": state.logdensity}
+
+
+def _log_density(energy: Energy) -> Any:
+    return lambda position: -energy.at(position)
+
+
+# --- tuning, from BlackJAX's parts
+
+
+def step_size_init(initial: float, target: Any) -> Any:
+    """Start of dual averaging towards a target acceptance rate."""
+    return dual_averaging_adaptation(target)[0](initial)
+
+
+def step_size_update(state: Any, acceptance_rate: jax.Array, target: jax.Array) -> Any:
+    """One step of dual averaging; a non-finite acceptance rate counts as a rejection."""
+    acceptance_rate = jnp.where(jnp.isfinite(acceptance_rate), acceptance_rate, 0.0)
+    return dual_averaging_adaptation(target)[1](state, acceptance_rate)
+
+
+def step_size_restart(state: Any, target: jax.Array) -> Any:
+    """Dual averaging begun again at its average: after a change of metric."""
+    begin, _, final = dual_averaging_adaptation(target)
+    return begin(final(state))
+
+
+def metric_init(size: int) -> Any:
+    """Start of Welford's estimate of a diagonal metric."""
+    return mass_matrix_adaptation(True)[0](size)
+
+
+def metric_update(state: Any, positions: Values) -> Any:
+    """Welford's update with positions that have a leading axis over chains."""
+    update = mass_matrix_adaptation(True)[1]
+    chains = jax.tree.leaves(positions)[0].shape[0]
+    for chain in range(chains):
+        state = update(state, jax.tree.map(lambda leaf, c=chain: leaf[c], positions))
+    return state
+
+
+def metric_final(state: Any) -> Any:
+    """End of a window: the regularised metric, and the estimate begun again."""
+    return mass_matrix_adaptation(True)[2](state)
+
+
+def window_schedule(num_warmup: int) -> dict[str, np.ndarray]:
+    """Stan's windows as data of a fixed shape, so that another length compiles nothing."""
+    schedule = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)
+    slow, ends = np.nonzero(schedule[:, 0])[0], np.nonzero(schedule[:, 1])[0]
+    padded = np.full(MAX_WINDOWS, -1, np.int32)
+    padded[: len(ends)] = ends
+    return {
+        "last": np.asarray(num_warmup - 1, np.int32),
+        "slow_start": np.asarray(slow[0] if len(slow) else num_warmup, np.int32),
+        "slow_stop": np.asarray(slow[-1] + 1 if len(slow) else num_warmup, np.int32),
+        "window_ends": padded,
+    }

@@ -1,0 +1,122 @@
+"""The protocol of samplers."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from energia._registry import Registry
+from energia._types import Values, is_concrete
+from energia.energies._energy import Energy
+
+registry: "Registry[Sampler]" = Registry("sampler", "en.samplers")
+
+
+class Sampler(eqx.Module):
+    """A small typed configuration of a way to draw from an energy.
+
+    Its numbers are array leaves, so that another step size compiles nothing. A class is a `Kernel`;
+    capabilities are told by the marker classes `GradientBased`, `Biased`, `DiscreteSpace`,
+    `AllChains` and `VariableLength`.
+    """
+
+
+registry.use_base(Sampler)
+
+
+class Kernel(Sampler):
+    """A Markov transition on any energy.
+
+    Pure: the same object drives `en.sample`, the negative phase of contrastive divergence and
+    whatever runs chains. An energy here is a function of real or discrete variables only, since
+    `en.sample` maps bounded ones to the reals first.
+
+    To write one, define `init` and `step`; to have it tuned, `tune_init` and `tune` too.
+    """
+
+    tunable: ClassVar[tuple[str, ...]] = ()
+    """Fields that may be None, and are filled by tuning."""
+
+    @abc.abstractmethod
+    def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
+        """The state of a chain at a position: any pytree with an attribute `position`."""
+
+    @abc.abstractmethod
+    def step(
+        self, energy: Energy, state: Any, key: jax.Array
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """One transition: the new state, and a flat dict of what was seen.
+
+        The dict has ArviZ's names (`acceptance_rate`, `diverging`, `lp`, ...); keys that begin with
+        an underscore are for tuning only and never stored. `lp` is minus the energy at the new
+        position, given where it costs nothing.
+        """
+
+    def tune_init(
+        self, energy: Energy, positions: Values, num_warmup: int
+    ) -> tuple[Self, Any]:
+        """Before warm-up: the kernel with every unset number filled by an array, and the state of
+        tuning. `positions` has a leading axis over the chains that are tuned together."""
+        return self, None
+
+    def tune(
+        self, tuning: Any, states: Any, info: dict[str, jax.Array], step: jax.Array
+    ) -> tuple[Self, Any]:
+        """After warm-up step number `step`, from states and info with a leading axis over the
+        chains that are tuned together: the kernel to go on with, and the state of tuning."""
+        return self, tuning
+
+    def unset(self) -> tuple[str, ...]:
+        """The numbers that tuning would have to fill."""
+        return tuple(name for name in self.tunable if getattr(self, name) is None)
+
+    def check_set(self) -> None:
+        """Raise where a number is missing: called by `init`, so before anything compiles."""
+        if missing := self.unset():
+            fields = ", ".join(f"{name}=..." for name in missing)
+            raise ValueError(
+                f"{type(self).__name__} is not tuned: give {type(self).__name__}({fields}), or draw "
+                "with en.sample and num_warmup > 0, which tunes it"
+            )
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other numbers."""
+        return dataclasses.replace(self, **changes)
+
+    def bias(self) -> str | None:
+        """Why the draws do not follow exp(-E) however long the chain; None where they do."""
+        return None
+
+
+class GradientBased(eqx.Module):
+    """Marker: needs the gradient of the energy, so continuous variables only."""
+
+
+class Biased(eqx.Module):
+    """Marker: does not leave exp(-E) invariant, by design."""
+
+
+class DiscreteSpace(eqx.Module):
+    """Marker: moves discrete variables."""
+
+
+class AllChains(eqx.Module):
+    """Marker: tuned on all chains together, which therefore run side by side."""
+
+
+class VariableLength(eqx.Module):
+    """Marker: a step's length varies, so that chains run side by side wait for the longest."""
+
+
+def positive(sampler: Sampler, *names: str) -> None:
+    """Raise where a concrete number of a sampler is not positive and finite."""
+    for name in names:
+        value = getattr(sampler, name)
+        if value is not None and is_concrete(value):
+            if not np.all((np.asarray(value) > 0) & np.isfinite(np.asarray(value))):
+                raise ValueError(
+                    f"{type(sampler).__name__}({name}=...) must be positive and finite, got {value}"
+                )

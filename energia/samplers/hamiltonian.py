@@ -1,0 +1,131 @@
+"""Hamiltonian Monte Carlo."""
+
+from typing import Any
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.base import SamplingAlgorithm
+
+from energia._types import as_array, as_float, check_count, is_concrete, optional_float
+from energia.samplers._adaptation import StepSizeTuned
+from energia.samplers._blackjax import BlackJAXKernel
+from energia.samplers._sampler import GradientBased, VariableLength, positive, registry
+
+
+class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
+    tunable = ("step_size", "inverse_mass_matrix")
+
+    step_size: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
+    inverse_mass_matrix: jax.Array | None = eqx.field(
+        default=None, converter=optional_float, kw_only=True
+    )
+    target_acceptance_rate: jax.Array = eqx.field(default=0.8, converter=as_float, kw_only=True)
+
+    def __check_init__(self):
+        positive(self, "step_size", "target_acceptance_rate")
+        rate = self.target_acceptance_rate
+        if is_concrete(rate) and not np.all(np.asarray(rate) < 1):
+            raise ValueError(f"target_acceptance_rate must lie in (0, 1), got {rate}")
+        metric = self.inverse_mass_matrix
+        if metric is not None and metric.ndim == 1:
+            positive(self, "inverse_mass_matrix")
+
+
+@registry.register("hmc")
+class HMC(_Hamiltonian):
+    r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
+
+    Warm-up tunes the step size to the target acceptance rate (dual averaging) and a diagonal
+    inverse mass matrix to the variances (Stan's doubling windows).
+
+    Args:
+        step_size: of the leapfrog integrator, positive; None: tuned.
+        inverse_mass_matrix: shape (n,) for a diagonal or (n, n), over the variables sorted by name
+            and flattened, in unconstrained space; None: tuned.
+        num_integration_steps: leapfrog steps a transition, at least 1.
+        target_acceptance_rate: in (0, 1).
+
+    References:
+        Duane et al. (1987), Hybrid Monte Carlo. Neal (2011), MCMC using Hamiltonian dynamics.
+        Hoffman and Gelman (2014), The No-U-Turn sampler (dual averaging).
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.HMC(num_integration_steps=20).unset()
+        ('step_size', 'inverse_mass_matrix')
+    """
+
+    num_integration_steps: jax.Array = eqx.field(default=10, converter=as_array, kw_only=True)
+
+    def __check_init__(self):
+        steps = self.num_integration_steps
+        if is_concrete(steps) and steps.ndim == 0:
+            check_count(steps.item(), "num_integration_steps", 1)
+
+    def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
+        return blackjax.hmc(
+            log_density, self.step_size, self.inverse_mass_matrix, self.num_integration_steps
+        )
+
+    def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
+        return {
+            "acceptance_rate": info.acceptance_rate,
+            "diverging": info.is_divergent,
+            "energy": info.energy,
+            "n_steps": jnp.asarray(info.num_integration_steps, jnp.int32),
+            "step_size": jnp.asarray(self.step_size),
+        }
+
+
+@registry.register("nuts")
+class NUTS(_Hamiltonian, VariableLength):
+    r"""The No-U-Turn sampler: Hamiltonian Monte Carlo that chooses its own trajectory length.
+
+    Warm-up tunes the step size to the target acceptance rate (dual averaging) and a diagonal
+    inverse mass matrix to the variances (Stan's doubling windows).
+
+    Args:
+        step_size: of the leapfrog integrator, positive; None: tuned.
+        inverse_mass_matrix: shape (n,) for a diagonal or (n, n), over the variables sorted by name
+            and flattened, in unconstrained space; None: tuned.
+        target_acceptance_rate: in (0, 1); raise it where transitions diverge.
+        max_num_doublings: a trajectory has at most 2 to this power leapfrog steps.
+
+    References:
+        Hoffman and Gelman (2014), The No-U-Turn sampler. Betancourt (2017), A conceptual
+        introduction to Hamiltonian Monte Carlo.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.NUTS(step_size=0.1).unset()
+        ('inverse_mass_matrix',)
+    """
+
+    max_num_doublings: int = eqx.field(default=10, static=True, kw_only=True)
+
+    def __check_init__(self):
+        check_count(self.max_num_doublings, "max_num_doublings", 1)
+
+    def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
+        return blackjax.nuts(
+            log_density,
+            self.step_size,  # pyright: ignore[reportArgumentType]
+            self.inverse_mass_matrix,  # pyright: ignore[reportArgumentType]
+            max_num_doublings=self.max_num_doublings,
+        )
+
+    def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
+        return {
+            "acceptance_rate": info.acceptance_rate,
+            "diverging": info.is_divergent,
+            "energy": info.energy,
+            "n_steps": jnp.asarray(info.num_integration_steps, jnp.int32),
+            "tree_depth": jnp.asarray(info.num_trajectory_expansions, jnp.int32),
+            "reached_max_treedepth": jnp.asarray(
+                (info.num_trajectory_expansions >= self.max_num_doublings) & ~info.is_turning
+            ),
+            "step_size": jnp.asarray(self.step_size),
+        }

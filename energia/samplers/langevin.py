@@ -1,0 +1,125 @@
+"""Langevin dynamics: unadjusted, and Metropolis-adjusted."""
+
+from typing import Any, NamedTuple
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.base import SamplingAlgorithm
+
+from energia._types import Values, as_float, is_concrete, optional_float
+from energia.energies._energy import Energy
+from energia.samplers._adaptation import StepSizeTuned
+from energia.samplers._blackjax import BlackJAXKernel
+from energia.samplers._sampler import Biased, GradientBased, Kernel, positive, registry
+
+
+class LangevinState(NamedTuple):
+    """Position of an unadjusted chain. No gradient is kept: the energy may change between steps."""
+
+    position: Values
+
+
+@registry.register("langevin")
+class Langevin(Kernel, GradientBased, Biased):
+    r"""Unadjusted Langevin dynamics, $x' = x - \epsilon \nabla E(x) + \sqrt{2\epsilon}\,\xi$.
+
+    Biased: with no Metropolis step the chain's law differs from $e^{-E}$ by order $\epsilon$ (on a
+    Gaussian of precision $\lambda$ its variance is $1 / \lambda(1 - \epsilon\lambda/2)$); `'mala'`
+    is exact. With `noise_scale` or `clip` it is the cold, short-run kernel of deep energy models,
+    whose draws do not follow $e^{-E}$ at any step size: noise $s$ in place of $\sqrt{2\epsilon}$
+    samples about the temperature $s^2 / 2\epsilon$.
+
+    Args:
+        step_size: $\epsilon$, positive. (Texts that write $x - \tfrac{\epsilon}{2} \nabla E$ have
+            twice this number.)
+        noise_scale: standard deviation of the noise, at least 0; None: $\sqrt{2\epsilon}$.
+        clip: bound on the absolute value of each entry of $\nabla E$, positive; None: no bound.
+
+    References:
+        Roberts and Tweedie (1996), Exponential convergence of Langevin distributions. Nijkamp et
+        al. (2019), Learning non-convergent short-run MCMC. Du and Mordatch (2019), Implicit
+        generation and modeling with energy-based models.
+
+    Example:
+        >>> import energia as en
+        >>> print(en.samplers.Langevin(step_size=0.01).bias())
+        no Metropolis step: biased by order step_size
+    """
+
+    step_size: jax.Array = eqx.field(default=0.01, converter=as_float, kw_only=True)
+    noise_scale: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
+    clip: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
+
+    def __check_init__(self):
+        positive(self, "step_size", "clip")
+        scale = self.noise_scale
+        if scale is not None and is_concrete(scale) and not np.all(np.asarray(scale) >= 0):
+            raise ValueError(f"Langevin(noise_scale=...) must be at least 0, got {scale}")
+
+    def init(self, energy: Energy, position: Values, key: jax.Array) -> LangevinState:
+        return LangevinState(position)
+
+    def step(
+        self, energy: Energy, state: LangevinState, key: jax.Array
+    ) -> tuple[LangevinState, dict[str, jax.Array]]:
+        gradient = jax.grad(energy.at)(state.position)
+        names = sorted(gradient)
+        keys = [key] if len(names) == 1 else list(jax.random.split(key, len(names)))
+        noise_scale = self.noise_scale
+        if noise_scale is None:
+            noise_scale = jnp.sqrt(2 * self.step_size)
+        new = {}
+        for name, subkey in zip(names, keys, strict=True):
+            x, slope = state.position[name], gradient[name]
+            if self.clip is not None:
+                slope = jnp.clip(slope, -self.clip, self.clip)
+            noise = jax.random.normal(subkey, x.shape, x.dtype)
+            new[name] = (x - self.step_size * slope + noise_scale * noise).astype(x.dtype)
+        return LangevinState(new), {}
+
+    def bias(self) -> str | None:
+        if self.noise_scale is not None or self.clip is not None:
+            return "noise_scale or clip is set: short-run dynamics that do not sample exp(-E)"
+        return "no Metropolis step: biased by order step_size"
+
+
+@registry.register("mala")
+class MALA(BlackJAXKernel, StepSizeTuned, GradientBased):
+    r"""The Metropolis-adjusted Langevin algorithm: exact.
+
+    Proposes $x - \epsilon \nabla E(x) + \sqrt{2\epsilon}\,\xi$ and accepts by Metropolis and
+    Hastings. Warm-up tunes the step size to the target acceptance rate by dual averaging.
+
+    Args:
+        step_size: $\epsilon$, positive; None: tuned.
+        target_acceptance_rate: in (0, 1); 0.574 is optimal in high dimension.
+
+    References:
+        Roberts and Tweedie (1996), Exponential convergence of Langevin distributions. Roberts and
+        Rosenthal (1998), Optimal scaling of discrete approximations to Langevin diffusions.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.MALA().unset()
+        ('step_size',)
+    """
+
+    tunable = ("step_size",)
+
+    step_size: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
+    target_acceptance_rate: jax.Array = eqx.field(default=0.574, converter=as_float, kw_only=True)
+
+    def __check_init__(self):
+        positive(self, "step_size", "target_acceptance_rate")
+
+    def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
+        return blackjax.mala(log_density, self.step_size)  # pyright: ignore[reportArgumentType]
+
+    def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
+        return {
+            "acceptance_rate": info.acceptance_rate,
+            "step_size": jnp.asarray(self.step_size),
+        }

@@ -1,0 +1,6 @@
+"""The verb `sample` and what it returns."""
+
+from energia.sampling._draws import Draws
+from energia.sampling._sample import sample
+
+__all__ = ["Draws", "sample"]

@@ -1,0 +1,270 @@
+"""One compiled body for warm-up and sampling, with traced counts."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import Values
+from energia.energies._unconstrained import Unconstrained
+from energia.samplers._sampler import AllChains, Kernel, VariableLength
+
+Method = Literal["vectorized", "parallel", "together"]
+
+CHUNK_BYTES = 2**26
+CHUNK_DRAWS = 1024
+FIRST_SLICE = 64
+SLICE_SECONDS = 0.5
+
+
+def _count(value: Any) -> jax.Array:
+    return jnp.asarray(np.asarray(value, np.int32))
+
+
+class Run(eqx.Module):
+    """What does not change along a run. The counts are traced: another length compiles nothing."""
+
+    target: Unconstrained
+    num_warmup: jax.Array = eqx.field(converter=_count)
+    thin: jax.Array = eqx.field(converter=_count)
+    chunk: int = eqx.field(static=True)
+    method: Method = eqx.field(static=True)
+    key_impl: str = eqx.field(static=True)
+
+
+class Chain(eqx.Module):
+    """What changes: the kernel's state, and the kernel with its tuning."""
+
+    state: Any
+    kernel: Kernel
+    tuning: Any
+
+
+@eqx.filter_jit
+def chain_keys(key: jax.Array, num_chains: int) -> jax.Array:
+    """Key data for each chain: chain c has the same key however many run, and wherever."""
+    keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(jnp.arange(num_chains))
+    return jax.random.key_data(keys)
+
+
+@eqx.filter_jit
+def init_states(run: Run, kernels: Kernel, positions: Values, keys: jax.Array) -> Any:
+    """The states of all chains."""
+
+    def init(kernel, position, key):
+        key = jax.random.wrap_key_data(key, impl=run.key_impl)
+        return kernel.init(run.target, position, jax.random.fold_in(key, 2**31 - 1))
+
+    axes = (None, 0, 0) if run.method == "together" else (eqx.if_array(0), 0, 0)
+    return eqx.filter_vmap(init, in_axes=axes)(kernels, positions, keys)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _advance(fixed: tuple[Run, jax.Array, jax.Array, jax.Array], chain: Chain) -> Any:
+    """Steps start to stop of one chain or of all, and what they left to keep."""
+    run, keys, start, stop = fixed
+    keys = jax.random.wrap_key_data(keys, impl=run.key_impl)
+    if run.method != "vectorized":
+        return _steps(run, keys, chain, start, stop)
+    return eqx.filter_vmap(lambda key, chain: _steps(run, key, chain, start, stop))(keys, chain)
+
+
+def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.Array) -> Any:
+    """The loop. The key of step t is fold_in(chain key, t), t absolute, so that the draws do not
+    depend on where a run is cut.
+
+    A draw's slot in the buffer is written at each of its thinned steps and the last one stays.
+    Warm-up needs no branch: it writes slot 0, which the first draw overwrites.
+    """
+    together = run.method == "together"
+    num_warmup, thin = run.num_warmup, run.thin
+    over_chains = jax.vmap if together else lambda function: function
+    first_draw = jnp.maximum(start - num_warmup, 0) // thin
+
+    def observe(state: Any, info: dict[str, jax.Array], t: jax.Array) -> dict[str, Any]:
+        stats = {name: value for name, value in info.items() if not name.startswith("_")}
+        if "lp" not in stats:  # not known for nothing: evaluated for what is kept alone
+            kept = (t >= num_warmup) & ((t - num_warmup + 1) % thin == 0)
+            evaluate = over_chains(run.target.at)
+            shape = jax.eval_shape(evaluate, state.position)
+            stats["lp"] = jax.lax.cond(
+                kept, lambda: -evaluate(state.position), lambda: jnp.zeros(shape.shape, shape.dtype)
+            )
+        return {"position": state.position, "stats": stats}
+
+    def write(rows: jax.Array, row: jax.Array, t: jax.Array) -> jax.Array:
+        since = jnp.maximum(t - num_warmup, 0)
+        slot = since // thin - first_draw
+        if row.dtype == jnp.bool_:  # a divergence between two kept draws is not forgotten
+            begins = (since % thin == 0) | (t < num_warmup)
+            row = row | (rows[slot] & ~begins)
+        return rows.at[slot].set(row)
+
+    def step(chain: Chain, t: jax.Array) -> tuple[Chain, Any]:
+        keys = over_chains(lambda key: jax.random.fold_in(key, t))(key)
+        state, info = over_chains(lambda s, k: chain.kernel.step(run.target, s, k))(
+            chain.state, keys
+        )
+        kernel, tuning = chain.kernel, chain.tuning
+        if tuning is not None:
+            seen = (state, info) if together else jax.tree.map(lambda a: a[None], (state, info))
+            arrays, static = eqx.partition((kernel, tuning), eqx.is_array)
+            arrays = jax.lax.cond(
+                t < num_warmup,
+                lambda: eqx.filter(kernel.tune(tuning, *seen, t), eqx.is_array),
+                lambda: arrays,
+            )
+            kernel, tuning = eqx.combine(arrays, static)
+        return Chain(state, kernel, tuning), observe(state, info, t)
+
+    arrays, static = eqx.partition(chain, eqx.is_array)
+
+    def body(t: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+        chain, seen = step(eqx.combine(loop[0], static), t)
+        buffer = jax.tree.map(lambda rows, row: write(rows, row, t), loop[1], seen)
+        return eqx.filter(chain, eqx.is_array), buffer
+
+    seen = eqx.filter_eval_shape(lambda: step(chain, start)[1])
+    buffer = jax.tree.map(lambda row: jnp.zeros((run.chunk, *row.shape), row.dtype), seen)
+    arrays, buffer = jax.lax.fori_loop(start, stop, body, (arrays, buffer))
+    constrain = jax.vmap(over_chains(run.target.constrain))
+    position, log_det = constrain(buffer["position"])
+    if log_det is not None:
+        buffer["stats"]["lp"] = buffer["stats"]["lp"] - log_det
+    return eqx.combine(arrays, static), {"position": position, "stats": buffer["stats"]}
+
+
+# --- the host's side
+
+
+def choose_method(kernel: Kernel, chain_method: str, num_chains: int) -> Method:
+    """How chains run: side by side in one program, or one program a chain on the CPU's cores."""
+    known = ("auto", "vectorized", "parallel")
+    if chain_method not in known:
+        raise ValueError(f"chain_method= must be one of {known}, got {chain_method!r}")
+    if isinstance(kernel, AllChains):
+        if chain_method == "parallel":
+            raise ValueError(
+                f"{type(kernel).__name__} is tuned on all chains together: "
+                "chain_method='parallel' cannot run it, leave 'auto'"
+            )
+        return "together"
+    if chain_method != "auto":
+        return "vectorized" if chain_method == "vectorized" else "parallel"
+    on_cpu = jax.default_backend() == "cpu"
+    waits = isinstance(kernel, VariableLength)
+    return "parallel" if on_cpu and (waits or num_chains == 1) else "vectorized"
+
+
+def tune_init(run: Run, kernel: Kernel, positions: dict[str, np.ndarray]) -> tuple[Kernel, Any]:
+    """Kernels and tuning before the first step, with a leading axis over chains that each have
+    their own."""
+    num_warmup = int(run.num_warmup)
+    if run.method == "together":
+        return kernel.tune_init(run.target, positions, num_warmup) if num_warmup else (kernel, None)
+    pairs = []
+    for chain in range(len(next(iter(positions.values())))):
+        own = {name: value[chain : chain + 1] for name, value in positions.items()}
+        pairs.append(
+            kernel.tune_init(run.target, own, num_warmup) if num_warmup else (kernel, None)
+        )
+    return _stack(pairs)
+
+
+def chunk_draws(positions: Values, method: Method) -> int:
+    """How many draws one program buffers: a power of two, bounded in number and in memory."""
+    bytes_a_draw = sum(leaf.nbytes // (leaf.shape[0] if method == "parallel" else 1)
+                       for leaf in positions.values())
+    fitting = max(CHUNK_BYTES // max(bytes_a_draw, 1), 16)
+    return min(CHUNK_DRAWS, 2 ** (fitting.bit_length() - 1))
+
+
+def advance(
+    run: Run,
+    keys: np.ndarray,
+    chains: Chain,
+    begin: int,
+    end: int,
+    report: Callable[[int], None],
+) -> tuple[Chain, dict[str, Any]]:
+    """Steps begin to end of all chains: the chains, and arrays (chain, draw, ...) as NumPy's."""
+    go = functools.partial(_slices, run, begin=begin, end=end, report=report)
+    if run.method != "parallel":
+        chains, seen = go(keys, _on_device(chains))
+        if run.method == "together":
+            seen = jax.tree.map(lambda rows: np.moveaxis(rows, 1, 0), seen)
+        return _on_host(chains), seen
+    count = len(keys)
+    singles = [_on_device(_pick(chains, chain)) for chain in range(count)]
+    # compiles once, here, so that the threads find it done
+    singles[0], _ = _advance((run, keys[0], np.int32(0), np.int32(0)), singles[0])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(min(count, cores or 1)) as pool:
+        results = list(pool.map(lambda c: go(keys[c], singles[c]), range(count)))
+    ended = [_on_host(chain) for chain, _ in results]
+    stack = functools.partial(jax.tree.map, lambda *rows: np.stack(rows))
+    return _stack(ended), stack(*(seen for _, seen in results))
+
+
+def _slices(
+    run: Run,
+    keys: np.ndarray,
+    chain: Chain,
+    *,
+    begin: int,
+    end: int,
+    report: Callable[[int], None],
+) -> tuple[Chain, dict[str, Any]]:
+    """The run in slices of about half a second, so that it can be watched and interrupted."""
+    num_warmup, thin = int(run.num_warmup), int(run.thin)
+    axis = 1 if run.method == "vectorized" else 0
+    pieces: list[Any] = []
+    t, size = begin, FIRST_SLICE
+    while t < end:
+        drawn = max(t - num_warmup, 0) // thin
+        stop = min(t + size, end, num_warmup + (drawn + run.chunk) * thin)
+        if stop > num_warmup:  # a slice ends at a kept draw
+            stop = min(num_warmup + -(-(stop - num_warmup) // thin) * thin, end)
+        began = time.perf_counter()
+        chain, seen = _advance((run, keys, np.int32(t), np.int32(stop)), chain)
+        new = (max(stop - num_warmup, 0) // thin) - drawn
+        if new:
+            rows = (slice(None),) * axis + (slice(0, new),)
+            pieces.append(jax.tree.map(lambda a, rows=rows: np.asarray(a)[rows].copy(), seen))
+        else:
+            jax.block_until_ready(seen)
+        seconds = max(time.perf_counter() - began, 1e-6)
+        size = max(int((stop - t) * SLICE_SECONDS / seconds), 1)
+        report(stop - t)
+        t = stop
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis), *pieces)
+    return chain, joined
+
+
+def _pick(chains: Chain, index: int) -> Chain:
+    arrays, static = eqx.partition(chains, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda leaf: np.asarray(leaf)[index, ...], arrays), static)
+
+
+def _stack(trees: Iterable[Any]) -> Any:
+    parts = [eqx.partition(tree, eqx.is_array) for tree in trees]
+    arrays = jax.tree.map(lambda *rows: np.stack(rows), *(arrays for arrays, _ in parts))
+    return eqx.combine(arrays, parts[0][1])
+
+
+def _on_device(tree: Any) -> Any:
+    """Fresh device arrays, safe to donate."""
+    arrays, static = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), arrays), static)
+
+
+def _on_host(tree: Any) -> Any:
+    arrays, static = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.tree.map(np.array, arrays), static)

@@ -1,0 +1,129 @@
+"""The verb `sample`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from energia._types import check_count, check_key, strong_tree
+from energia.energies._energy import Energy
+from energia.energies._unconstrained import Unconstrained
+from energia.samplers._sampler import GradientBased, Kernel, Sampler, registry
+from energia.sampling import _driver, _starts
+from energia.sampling._draws import Draws
+
+
+def sample(
+    energy: Energy,
+    sampler: str | Sampler,
+    *,
+    key: jax.Array,
+    num_chains: int = 4,
+    num_warmup: int = 1000,
+    num_samples: int = 1000,
+    init: Any = None,
+    thin: int = 1,
+    chain_method: str = "auto",
+    progress: bool | None = None,
+) -> Draws:
+    r"""Draw from $p \propto e^{-E}$ with Markov chains.
+
+    Bounded variables are mapped to the reals once, after all algebra; the draws are mapped back.
+    Chains start from the supports (an unconstrained Uniform(-2, 2), drawn again while the energy is
+    not finite) or from `init`. The same key gives the same draws, however the run is cut.
+
+    Args:
+        energy: the energy of all variables to draw; fix data with `condition`.
+        sampler: a registered name (`en.samplers.names()`) or a configured sampler.
+        key: a typed JAX key.
+        num_chains: how many chains, at least 1; R-hat needs 2.
+        num_warmup: steps before the first draw; tuning happens here alone.
+        num_samples: draws to keep a chain, at least 1.
+        init: starts: a dict by variable name, or the value of the only variable; shape
+            (num_chains, \*shape), or (\*shape) for all chains. A leading axis of length
+            `num_chains` is the axis of chains. A variable of unknown support is real, with the
+            shape of its start.
+        thin: steps a draw: every thin-th position is kept.
+        chain_method: 'vectorized' (side by side in one program), 'parallel' (one program a chain,
+            on the cores of the CPU) or 'auto', which chooses by kernel and device.
+        progress: show a progress line on standard error; None: where that is a terminal.
+
+    Returns:
+        Draws, with statistics and diagnostics; a `ConvergenceWarning` tells what looks wrong.
+
+    Raises:
+        TypeError: for an energy, a sampler or a key of the wrong kind, and for a variable that the
+            sampler cannot move, before anything compiles.
+        ValueError: for counts, names, shapes and values that do not fit, and where no finite start
+            is found.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> draws = en.sample(en.Gaussian(jnp.zeros(2)), "nuts", key=jax.random.key(0))
+        >>> draws["x"].shape
+        (4, 1000, 2)
+    """
+    if not isinstance(energy, Energy):
+        raise TypeError(f"sample() takes an energy, got {energy!r}: en.energy makes one")
+    kernel = registry.resolve(sampler)
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"sample() needs a Markov kernel, got {kernel!r}")
+    key = check_key(key)
+    num_chains = check_count(num_chains, "num_chains", 1)
+    num_warmup = check_count(num_warmup, "num_warmup", 0)
+    num_samples = check_count(num_samples, "num_samples", 1)
+    thin = check_count(thin, "thin", 1)
+    method = _driver.choose_method(kernel, chain_method, num_chains)
+    given = _starts.given_starts(energy, init, num_chains)
+    keys = np.asarray(_driver.chain_keys(key, num_chains))
+    impl = str(jax.random.key_impl(key))
+    run, chains = prepare(energy, kernel, keys, impl, num_warmup, thin, method, given)
+    draws = Draws(
+        energy=energy,
+        sampler=kernel,
+        positions={},
+        _stats={},
+        steps=0,
+        num_warmup=num_warmup,
+        thin=thin,
+        chain_keys=keys,
+        run=run,
+        chains=chains,
+    )
+    return draws.extend(num_samples, progress=progress)
+
+
+def prepare(
+    energy: Energy,
+    kernel: Kernel,
+    keys: np.ndarray,
+    key_impl: str,
+    num_warmup: int,
+    thin: int,
+    method: _driver.Method,
+    starts: dict[str, np.ndarray],
+) -> tuple[_driver.Run, _driver.Chain]:
+    """Check everything, find starts, and set up the chains before their first step."""
+    if num_warmup == 0:
+        kernel.check_set()
+    target = Unconstrained(strong_tree(_starts.with_shapes(energy, starts)))
+    discrete = [name for name, support in target.supports.items() if support and support.discrete]
+    if discrete and isinstance(kernel, GradientBased):
+        name = discrete[0]
+        raise TypeError(
+            f"{type(kernel).__name__} moves along gradients, and {name!r} is discrete "
+            f"({target.supports[name]}): fix it with .condition({name}=...), sum it out with "
+            f".marginalize({name!r}), or use a sampler for discrete variables ('gibbs')"
+        )
+    _starts.check_scalar(target.energy)
+    positions, good = _starts.draw_starts(
+        target, strong_tree(starts), keys, key_impl, isinstance(kernel, GradientBased)
+    )
+    if not np.asarray(good).all():
+        raise ValueError(_starts.bad_start(target.energy, target, positions, np.asarray(good)))
+    positions = {name: np.asarray(value) for name, value in positions.items()}
+    chunk = _driver.chunk_draws(positions, method)
+    run = _driver.Run(target, num_warmup, thin, chunk, method, key_impl)
+    kernels, tuning = _driver.tune_init(run, strong_tree(kernel), positions)
+    states = _driver.init_states(run, kernels, positions, keys)
+    return run, _driver.Chain(states, kernels, tuning)
