@@ -27,10 +27,10 @@ def strong(leaf: Any) -> Any:
     if isinstance(leaf, float):
         return jnp.asarray(np.asarray(leaf, float_dtype()))
     if isinstance(leaf, np.ndarray | np.generic):
-        return jnp.asarray(np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)))
-    if isinstance(leaf, jax.core.Tracer):
-        return jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
-    if isinstance(leaf, jax.Array) and leaf.weak_type:
+        return jnp.asarray(_canonical(leaf)) if _is_numeric(leaf.dtype) else leaf
+    if isinstance(leaf, jax.Array) and _is_numeric(leaf.dtype) and leaf.weak_type:
+        if isinstance(leaf, jax.core.Tracer):
+            return jax.lax.convert_element_type(leaf, leaf.dtype)
         return jnp.asarray(np.asarray(leaf))
     return leaf
 
@@ -49,21 +49,30 @@ def strong_tree(tree: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
-def as_array(value: Any) -> jax.Array:
-    """Any array-like as a strongly typed JAX array (Python and 64-bit floats in the default dtype)."""
+def as_array(value: Any, name: str = "") -> jax.Array:
+    """Any array-like as a strongly typed JAX array (Python and 64-bit floats in the default dtype).
+
+    NumPy arrays are copied. `name` says in an error what the value was meant for.
+    """
     if isinstance(value, jax.Array):
         return strong(value)
+    if _holds_tracers(value):
+        return strong(jnp.asarray(value))
     array = np.asarray(value)
-    if array.dtype == object:
-        return jnp.asarray(value)  # a nested list of tracers; raises on anything else
-    return jnp.asarray(np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype)))
+    if not _is_numeric(array.dtype):
+        raise TypeError(f"{_prefix(name)}expected numbers, got {_describe(value)}")
+    return jnp.asarray(_canonical(array))
 
 
-def as_float(value: Any) -> jax.Array:
+def as_float(value: Any, name: str = "") -> jax.Array:
     """Any real array-like as a strongly typed floating JAX array."""
-    array = as_array(value)
+    if not isinstance(value, jax.Array) and not _holds_tracers(value):
+        plain = np.asarray(value)
+        if plain.dtype.kind in "biu":  # a wide integer does not fit JAX's integers
+            value = plain.astype(float_dtype())
+    array = as_array(value, name)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"expected real numbers, got the complex dtype {array.dtype}")
+        raise TypeError(f"{_prefix(name)}expected real numbers, got the dtype {array.dtype}")
     if jnp.issubdtype(array.dtype, jnp.floating):
         return array
     if isinstance(array, jax.core.Tracer):
@@ -78,7 +87,7 @@ def optional_float(value: Any) -> jax.Array | None:
 
 def is_concrete(value: Any) -> bool:
     """Whether the numbers can be looked at: not while tracing."""
-    return not isinstance(value, jax.core.Tracer)
+    return not _is_tracer(value)
 
 
 def check_key(key: Any, name: str = "key") -> jax.Array:
@@ -113,3 +122,31 @@ def _describe(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{value!r} of type {type(value).__name__}"
+
+
+def _prefix(name: str) -> str:
+    return f"{name}: " if name else ""
+
+
+def _holds_tracers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(map(_is_tracer, jax.tree.leaves(value)))
+
+
+def _is_tracer(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def _is_numeric(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_))
+
+
+def _canonical(array: np.ndarray | np.generic) -> np.ndarray:
+    """The array in the dtype that JAX gives it; an integer that does not fit raises."""
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    narrow = np.asarray(array, dtype)
+    if dtype != array.dtype and np.issubdtype(dtype, np.integer) and np.any(narrow != array):
+        raise OverflowError(
+            f"integers up to {np.abs(array).max()} do not fit {dtype}: scale them, make them "
+            "floats, or set jax_enable_x64"
+        )
+    return narrow

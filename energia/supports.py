@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 
-def _shape(shape: int | Shape) -> Shape:
-    shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-    if any(not isinstance(n, int | np.integer) or n < 0 for n in shape):
-        raise ValueError(f"shape must hold non-negative integers, got {shape}")
-    return tuple(int(n) for n in shape)
+def _shape(shape: int | Sequence[int]) -> Shape:
+    entries = tuple(np.atleast_1d(shape).tolist()) if np.ndim(shape) < 2 else (None,)
+    if any(not isinstance(n, int) or n < 0 for n in entries):
+        raise ValueError(f"shape must be a tuple of non-negative integers, got {shape!r}")
+    return entries
 
 
 def _size(value: int, name: str, minimum: int) -> int:

@@ -5,7 +5,8 @@ from energia.diagnostics._diagnose import (
     ConvergenceWarning,
     Diagnosis,
     diagnose,
+    preload,
     quick_check,
 )
 
-__all__ = ["ConvergenceWarning", "Diagnosis", "diagnose", "quick_check", "to_arviz"]
+__all__ = ["ConvergenceWarning", "Diagnosis", "diagnose", "preload", "quick_check", "to_arviz"]

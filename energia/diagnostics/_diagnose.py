@@ -1,6 +1,8 @@
 """The verdict on a set of chains: R-hat, effective sample size, divergences, frozen chains."""
 
 import dataclasses
+import importlib
+import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -59,6 +61,11 @@ class Diagnosis:
         lines += [f"  - {problem}" for problem in self.problems]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def preload() -> None:
+    """Import ArviZ in the background: it takes about a second, which compiling can hide."""
+    threading.Thread(target=importlib.import_module, args=("arviz_stats.base",)).start()
 
 
 def diagnose(positions: Arrays, stats: Arrays, *, bias: str | None = None) -> Diagnosis:

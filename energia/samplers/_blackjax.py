@@ -1,6 +1,7 @@
 """The one file that knows BlackJAX's calling convention."""
 
 import abc
+import functools
 from typing import Any
 
 import jax
@@ -83,6 +84,7 @@ def metric_final(state: Any) -> Any:
     return mass_matrix_adaptation(True)[2](state)
 
 
+@functools.lru_cache(maxsize=64)
 def window_schedule(num_warmup: int) -> dict[str, np.ndarray]:
     """Stan's windows as data of a fixed shape, so that another length compiles nothing."""
     schedule = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)

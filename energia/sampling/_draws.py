@@ -118,7 +118,9 @@ class Draws(Mapping[str, Any]):
             >>> en.sample(normal, "mala", key=jax.random.key(0)).extend(500)["x"].shape
             (4, 1500, 2)
         """
-        count = check_count(num_samples, "num_samples", 1)
+        return self._continue(check_count(num_samples, "num_samples", 1), progress)
+
+    def _continue(self, count: int, progress: bool | None) -> "Draws":
         if self.run is None or self.chains is None:
             raise ValueError(
                 "these draws cannot go on, they were loaded without their energy: "

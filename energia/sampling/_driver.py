@@ -48,13 +48,6 @@ class Chain(eqx.Module):
 
 
 @eqx.filter_jit
-def chain_keys(key: jax.Array, num_chains: int) -> jax.Array:
-    """Key data for each chain: chain c has the same key however many run, and wherever."""
-    keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(jnp.arange(num_chains))
-    return jax.random.key_data(keys)
-
-
-@eqx.filter_jit
 def init_states(run: Run, kernels: Kernel, positions: Values, keys: jax.Array) -> Any:
     """The states of all chains."""
 

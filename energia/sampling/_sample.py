@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from energia._types import check_count, check_key, strong_tree
+from energia.diagnostics import preload
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import GradientBased, Kernel, Sampler, registry
@@ -73,11 +74,13 @@ def sample(
     num_warmup = check_count(num_warmup, "num_warmup", 0)
     num_samples = check_count(num_samples, "num_samples", 1)
     thin = check_count(thin, "thin", 1)
+    preload()
     method = _driver.choose_method(kernel, chain_method, num_chains)
     given = _starts.given_starts(energy, init, num_chains)
-    keys = np.asarray(_driver.chain_keys(key, num_chains))
+    seeds = _starts.chain_seeds(key, num_chains)
+    keys = _starts.chain_keys(seeds, key)
     impl = str(jax.random.key_impl(key))
-    run, chains = prepare(energy, kernel, keys, impl, num_warmup, thin, method, given)
+    run, chains = prepare(energy, kernel, keys, impl, num_warmup, thin, method, given, seeds)
     draws = Draws(
         energy=energy,
         sampler=kernel,
@@ -90,7 +93,7 @@ def sample(
         run=run,
         chains=chains,
     )
-    return draws.extend(num_samples, progress=progress)
+    return draws._continue(num_samples, progress)
 
 
 def prepare(
@@ -102,6 +105,7 @@ def prepare(
     thin: int,
     method: _driver.Method,
     starts: dict[str, np.ndarray],
+    seeds: list[np.random.SeedSequence],
 ) -> tuple[_driver.Run, _driver.Chain]:
     """Check everything, find starts, and set up the chains before their first step."""
     if num_warmup == 0:
@@ -116,12 +120,7 @@ def prepare(
             f".marginalize({name!r}), or use a sampler for discrete variables ('gibbs')"
         )
     _starts.check_scalar(target.energy)
-    positions, good = _starts.draw_starts(
-        target, strong_tree(starts), keys, key_impl, isinstance(kernel, GradientBased)
-    )
-    if not np.asarray(good).all():
-        raise ValueError(_starts.bad_start(target.energy, target, positions, np.asarray(good)))
-    positions = {name: np.asarray(value) for name, value in positions.items()}
+    positions = _starts.draw_starts(target, starts, seeds, isinstance(kernel, GradientBased))
     chunk = _driver.chunk_draws(positions, method)
     run = _driver.Run(target, num_warmup, thin, chunk, method, key_impl)
     kernels, tuning = _driver.tune_init(run, strong_tree(kernel), positions)

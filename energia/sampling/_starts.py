@@ -11,7 +11,7 @@ import numpy as np
 from energia._types import Values
 from energia.energies._energy import Energy, _not_scalar
 from energia.energies._unconstrained import Unconstrained
-from energia.supports import Real, Support
+from energia.supports import Discrete, Real, Support
 
 TRIES = 100
 
@@ -111,63 +111,81 @@ def check_scalar(energy: Energy) -> None:
         )
 
 
-@eqx.filter_jit
-def draw_starts(
-    target: Unconstrained, given: Values, keys: jax.Array, key_impl: str, gradient: bool
-) -> tuple[Values, jax.Array]:
-    """Unconstrained starts for every chain, and whether the energy is finite there.
+def chain_seeds(key: jax.Array, num_chains: int) -> list[np.random.SeedSequence]:
+    """A seed for each chain: chain c has the same one however many run, and wherever they run.
 
-    What `given` lacks is drawn from the supports, again until the energy (and its gradient, where
-    asked for) is finite, at most `TRIES` times.
+    NumPy's, since deriving them and drawing starts on the host compiles nothing.
     """
-    keys = jax.random.wrap_key_data(keys, impl=key_impl)
-    supports = target.energy.supports
-    drawn = [name for name in target.variables if name not in given]
+    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    return [np.random.SeedSequence([*words, chain]) for chain in range(num_chains)]
 
-    def finite(position: Values) -> jax.Array:
+
+def chain_keys(seeds: list[np.random.SeedSequence], key: jax.Array) -> np.ndarray:
+    """The key data of each chain."""
+    words = int(np.prod(jax.random.key_data(key).shape))
+    return np.stack([seed.generate_state(words, np.uint32) for seed in seeds])
+
+
+def draw_starts(
+    target: Unconstrained,
+    given: Mapping[str, np.ndarray],
+    seeds: list[np.random.SeedSequence],
+    gradient: bool,
+) -> dict[str, np.ndarray]:
+    """Unconstrained starts for every chain, where the energy is finite.
+
+    What `given` lacks is drawn, Uniform(-2, 2) in unconstrained space or uniform over a discrete
+    support, again until the energy (and its gradient, where asked for) is finite, at most `TRIES`
+    times.
+
+    Raises:
+        ValueError: when a chain finds no such start.
+    """
+    fixed = jax.vmap(target.unconstrain)(dict(given)) if given else {}
+    supports = target.supports
+    drawn = [name for name in target.variables if name not in given]
+    generators = [np.random.default_rng(seed) for seed in seeds]
+
+    def draw(name: str, generator: np.random.Generator) -> np.ndarray:
+        support = supports[name]
+        assert support is not None
+        if isinstance(support, Discrete):
+            return generator.choice(support.states, support.shape).astype(support.dtype)
+        return generator.uniform(-2, 2, support.shape).astype(support.dtype)
+
+    positions = {name: np.array(value) for name, value in fixed.items()}
+    positions |= {name: np.stack([draw(name, g) for g in generators]) for name in drawn}
+    positions = {name: positions[name] for name in target.variables}
+    for _ in range(TRIES if drawn else 1):
+        good = np.asarray(_finite(target, positions, gradient))
+        if good.all():
+            return positions
+        for chain in np.nonzero(~good)[0]:
+            for name in drawn:
+                positions[name][chain] = draw(name, generators[chain])
+    raise ValueError(_no_start(target, positions, int(np.nonzero(~good)[0][0])))
+
+
+@eqx.filter_jit
+def _finite(target: Unconstrained, positions: Values, gradient: bool) -> jax.Array:
+    def one(position: Values) -> jax.Array:
         if not gradient:
             return jnp.isfinite(target.at(position))
-        moving = {n: x for n, x in position.items() if jnp.issubdtype(x.dtype, jnp.floating)}
-        value, slopes = jax.value_and_grad(lambda m: target.at({**position, **m}))(moving)
+        value, slopes = jax.value_and_grad(target.at)(position)
         checks = [jnp.isfinite(value), *(jnp.all(jnp.isfinite(s)) for s in slopes.values())]
         return jnp.all(jnp.stack(checks))
 
-    def attempt(given: Values, key: jax.Array, count: jax.Array) -> Values:
-        values = dict(given)
-        for index, name in enumerate(drawn):
-            support = supports[name]
-            assert support is not None
-            values[name] = support.draw(jax.random.fold_in(jax.random.fold_in(key, count), index))
-        return target.unconstrain(values)
-
-    def one(given: Values, key: jax.Array) -> tuple[Values, jax.Array]:
-        def again(carry):
-            count, _, _ = carry
-            position = attempt(given, key, count)
-            return count + 1, position, finite(position)
-
-        def unfinished(carry):
-            count, _, good = carry
-            return ~good & (count < (TRIES if drawn else 1))
-
-        first = attempt(given, key, jnp.zeros((), jnp.int32))
-        carry = (jnp.zeros((), jnp.int32), first, jnp.zeros((), bool))
-        _, position, good = jax.lax.while_loop(unfinished, again, carry)
-        return position, good
-
-    return jax.vmap(one)(given, keys)
+    return jax.vmap(one)(positions)
 
 
-def bad_start(energy: Energy, target: Unconstrained, positions: Any, good: np.ndarray) -> str:
-    """Why no start was found: the energy, and the values of the variables there."""
-    chain = int(np.nonzero(~good)[0][0])
+def _no_start(target: Unconstrained, positions: Mapping[str, np.ndarray], chain: int) -> str:
     position = {name: jnp.asarray(value[chain]) for name, value in positions.items()}
     values = target.constrain(position)[0]
     with np.printoptions(precision=4, threshold=8):
         shown = ", ".join(f"{name}={np.asarray(value)}" for name, value in values.items())
     return (
-        f"the energy of {energy._formula()} or its gradient is not finite at the start of chain "
-        f"{chain}: E = {float(energy.at(values)):.6g} at {shown}. Give init= with a point where it "
-        "is finite, or a support that keeps the variable where the energy is defined "
-        "(.constrain(...))"
+        f"the energy of {target.energy._formula()} or its gradient is not finite at the start of "
+        f"chain {chain}: E = {float(target.energy.at(values)):.6g} at {shown}. Give init= with a "
+        "point where it is finite, or a support that keeps the variable where the energy is "
+        "defined (.constrain(...))"
     )

@@ -141,7 +141,7 @@ def load(
             )
         run, fresh = prepare(
             energy, kernel, arrays["keys"], meta["key_impl"], meta["num_warmup"], meta["thin"],
-            meta["method"], last,
+            meta["method"], last, [],
         )
         dynamic, static = eqx.partition(fresh, eqx.is_array)
         old, structure = jax.tree.flatten(dynamic)
