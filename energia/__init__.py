@@ -1,17 +1,19 @@
 """energia: composable energy-based models in JAX.
 
-An energy is a scalar function of named variables; everything else is an operation on energies.
+An energy is a scalar function of named variables; everything else is an operation on energies:
+compose them with `+`, `*` and `.condition`, draw from them with `en.sample`, learn them with
+`en.fit`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("energia")
-except PackageNotFoundError:  # run from a source tree that is not installed
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import samplers
-from energia.diagnostics import ConvergenceWarning
+from energia import objectives, samplers
+from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
     DoubleWell,
     Energy,
@@ -36,4 +38,39 @@ from energia.supports import (
     Real,
     Simplex,
     Spin,
+    Support,
 )
+from energia.training import Fit, TrainingWarning, fit
+
+__all__ = [
+    "Binary",
+    "Categorical",
+    "ConvergenceWarning",
+    "Diagnosis",
+    "DoubleWell",
+    "Draws",
+    "Energy",
+    "Fit",
+    "Funnel",
+    "Gaussian",
+    "GaussianMixture",
+    "Interval",
+    "MLPEnergy",
+    "Ordered",
+    "Positive",
+    "Real",
+    "Ring",
+    "Rosenbrock",
+    "Simplex",
+    "Spin",
+    "Support",
+    "TrainingWarning",
+    "Uniform",
+    "constant",
+    "energy",
+    "fit",
+    "mixture",
+    "objectives",
+    "sample",
+    "samplers",
+]

@@ -1,5 +1,6 @@
 """Casting numbers at the public face: strong dtypes, arrays where the user wrote Python floats."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -80,6 +81,11 @@ def as_float(value: Any, name: str = "") -> jax.Array:
     return jnp.asarray(np.asarray(array).astype(float_dtype()))
 
 
+def log(value: jax.Array) -> jax.Array:
+    """The logarithm of a float array; of concrete numbers through NumPy, which compiles nothing."""
+    return as_float(np.log(np.asarray(value))) if is_concrete(value) else jnp.log(value)
+
+
 def optional_float(value: Any) -> jax.Array | None:
     """`as_float`, with None passed through: the converter of a sampler's numbers."""
     return None if value is None else as_float(value)
@@ -96,8 +102,8 @@ def check_key(key: Any, name: str = "key") -> jax.Array:
         if key.shape == ():
             return key
         raise ValueError(
-            f"{name}= must be one key, got an array of keys of shape {key.shape}: pass one of them, "
-            "energia splits it"
+            f"{name}= must be one key, got an array of keys of shape {key.shape}: "
+            "pass one of them, energia splits it"
         )
     raise TypeError(
         f"{name}= must be a typed JAX key such as jax.random.key(0), got {_describe(key)}"
@@ -116,6 +122,14 @@ def check_count(value: Any, name: str, minimum: int) -> int:
     if value < minimum:
         raise ValueError(f"{name}= must be at least {minimum}, got {value}")
     return int(value)
+
+
+def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """A shape as a tuple; an integer is the shape of a vector."""
+    entries = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
+    if any(not isinstance(n, int | np.integer) or n < 0 for n in entries):
+        raise ValueError(f"shape must be a tuple of non-negative integers, got {shape!r}")
+    return tuple(int(n) for n in entries)
 
 
 def _describe(value: Any) -> str:

@@ -9,13 +9,14 @@ hold no arrays.
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import float_dtype
+from energia._types import as_shape, check_count, float_dtype
 
 Shape = tuple[int, ...]
 
@@ -30,19 +31,6 @@ __all__ = [
     "Spin",
     "Support",
 ]
-
-
-def _shape(shape: int | Sequence[int]) -> Shape:
-    entries = tuple(np.atleast_1d(shape).tolist()) if np.ndim(shape) < 2 else (None,)
-    if any(not isinstance(n, int) or n < 0 for n in entries):
-        raise ValueError(f"shape must be a tuple of non-negative integers, got {shape!r}")
-    return entries
-
-
-def _size(value: int, name: str, minimum: int) -> int:
-    if not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    return int(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +55,11 @@ class Support(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, key: jax.Array) -> jax.Array:
-        """A starting value: uniform on a discrete support; on a continuous one the image of
-        independent Uniform(-2, 2) numbers in unconstrained space, as in Stan."""
+        """A starting value.
+
+        It is uniform on a discrete support; on a continuous one it is the image of independent
+        Uniform(-2, 2) numbers in unconstrained space, as in Stan.
+        """
 
     @abc.abstractmethod
     def contains(self, value: jax.Array) -> jax.Array:
@@ -115,18 +106,28 @@ class Discrete(Support):
         return (low + step * index).astype(self.dtype)
 
     def contains(self, value: jax.Array) -> jax.Array:
-        return jnp.isin(value, jnp.asarray(self.states, value.dtype))
+        low, step = self.states[0], self.states[1] - self.states[0]
+        # in floats: narrow integers cannot hold every state
+        index = (value.astype(float_dtype()) - low) / step
+        return (index == jnp.floor(index)) & (index >= 0) & (index < len(self.states))
 
 
-@dataclasses.dataclass(frozen=True)
+def _exp(exponent: jax.Array, terms: int = 1) -> jax.Array:
+    """The exponential, kept so that neither it nor a sum of `terms` of it leaves normal numbers."""
+    info = jnp.finfo(exponent.dtype)
+    low, high = (0.999 * math.log(float(bound)) for bound in (info.tiny, info.max))
+    return jnp.exp(jnp.clip(exponent, low, high - math.log(terms)))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class _Shaped:
     shape: Shape = ()
 
-    def __post_init__(self):
-        object.__setattr__(self, "shape", _shape(self.shape))
+    def __init__(self, shape: int | Sequence[int] = ()):
+        object.__setattr__(self, "shape", as_shape(shape))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Real(_Shaped, Continuous):
     """All real numbers.
 
@@ -149,7 +150,7 @@ class Real(_Shaped, Continuous):
         return jnp.isfinite(value)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Positive(_Shaped, Continuous):
     r"""Positive reals, mapped by $x = e^z$ with $\log|J| = \sum_i z_i$.
 
@@ -163,8 +164,7 @@ class Positive(_Shaped, Continuous):
     """
 
     def constrain(self, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tiny = jnp.finfo(unconstrained.dtype).tiny
-        return jnp.maximum(jnp.exp(unconstrained), tiny), jnp.sum(unconstrained)
+        return _exp(unconstrained), jnp.sum(unconstrained)
 
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.log(value)
@@ -173,7 +173,7 @@ class Positive(_Shaped, Continuous):
         return (value > 0) & jnp.isfinite(value)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Interval(Continuous):
     r"""The open interval $(a, b)$, mapped by $x = a + (b - a)\,\mathrm{sigmoid}(z)$.
 
@@ -197,10 +197,10 @@ class Interval(Continuous):
     high: float
     shape: Shape = ()  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def __post_init__(self):
-        object.__setattr__(self, "shape", _shape(self.shape))
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
+    def __init__(self, low: float | int, high: float | int, shape: int | Sequence[int] = ()):
+        object.__setattr__(self, "low", float(low))
+        object.__setattr__(self, "high", float(high))
+        object.__setattr__(self, "shape", as_shape(shape))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(
                 f"Interval needs finite bounds with low < high, got ({self.low}, {self.high}); "
@@ -208,18 +208,26 @@ class Interval(Continuous):
             )
 
     def constrain(self, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dtype = unconstrained.dtype
-        low, high = np.asarray(self.low, dtype), np.asarray(self.high, dtype)
-        value = low + (high - low) * jax.nn.sigmoid(unconstrained)
-        value = jnp.clip(value, np.nextafter(low, high), np.nextafter(high, low))
+        # measured from the nearer bound, which keeps the digits where a bound is zero
+        step = (self.high - self.low) * jax.nn.sigmoid(-jnp.abs(unconstrained))
+        value = jnp.where(unconstrained < 0, self.low + step, self.high - step)
+        value = jnp.clip(value, *self._edges(unconstrained.dtype))
         log_slope = -jax.nn.softplus(-unconstrained) - jax.nn.softplus(unconstrained)
-        return value, jnp.sum(log_slope + np.log(high - low))
+        return value, jnp.sum(log_slope + math.log(self.high - self.low))
 
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.log(value - self.low) - jnp.log(self.high - value)
 
     def contains(self, value: jax.Array) -> jax.Array:
         return (value > self.low) & (value < self.high)
+
+    def _edges(self, dtype: np.dtype) -> tuple[float, float]:
+        """The numbers next to the bounds, inside; XLA takes subnormal ones for zero."""
+        low, high = np.asarray(self.low, dtype), np.asarray(self.high, dtype)
+        tiny = float(jnp.finfo(dtype).tiny)
+        above = float(np.nextafter(low, high)) if self.low else tiny
+        below = float(np.nextafter(high, low)) if self.high else -tiny
+        return above, below
 
     def __str__(self) -> str:
         return f"({self.low:g}, {self.high:g}) {self.shape}"
@@ -245,7 +253,7 @@ class Simplex(Continuous):
     size: int
 
     def __post_init__(self):
-        object.__setattr__(self, "size", _size(self.size, "Simplex's size", 2))
+        object.__setattr__(self, "size", check_count(self.size, "size", 2))
 
     @property
     def shape(self) -> Shape:
@@ -256,18 +264,20 @@ class Simplex(Continuous):
         return (self.size - 1,)
 
     def constrain(self, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array]:
-        log_value = jax.nn.log_softmax(self._basis(unconstrained.dtype) @ unconstrained)
+        basis = self._basis(unconstrained.dtype)
+        logits = jnp.matmul(basis, unconstrained, precision="highest")
+        log_value = jax.nn.log_softmax(logits)
         tiny = jnp.finfo(unconstrained.dtype).tiny
         return jnp.maximum(jnp.exp(log_value), tiny), (
             0.5 * math.log(self.size) + jnp.sum(log_value)
         )
 
     def unconstrain(self, value: jax.Array) -> jax.Array:
-        return jnp.log(value) @ self._basis(value.dtype)
+        return jnp.matmul(jnp.log(value), self._basis(value.dtype), precision="highest")
 
     def contains(self, value: jax.Array) -> jax.Array:
         total = jnp.abs(jnp.sum(value, axis=-1, keepdims=True) - 1)
-        return (value > 0) & (total < 1e3 * jnp.finfo(value.dtype).eps)
+        return (value > 0) & (total < math.sqrt(jnp.finfo(value.dtype).eps))
 
     def _basis(self, dtype) -> np.ndarray:
         """Orthonormal columns that sum to zero (a Helmert matrix), shape (K, K - 1)."""
@@ -294,25 +304,34 @@ class Ordered(Continuous):
     size: int
 
     def __post_init__(self):
-        object.__setattr__(self, "size", _size(self.size, "Ordered's size", 1))
+        object.__setattr__(self, "size", check_count(self.size, "size", 1))
 
     @property
     def shape(self) -> Shape:
         return (self.size,)
 
     def constrain(self, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array]:
-        steps = jnp.concatenate([unconstrained[:1], jnp.exp(unconstrained[1:])])
-        return jnp.cumsum(steps), jnp.sum(unconstrained[1:])
+        info = jnp.finfo(unconstrained.dtype)
+
+        def climb(last: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+            # a step too small for the floating-point numbers here still climbs to the next one
+            value = last + jnp.maximum(step, info.tiny + info.eps * jnp.abs(last))
+            return value, value
+
+        first, steps = unconstrained[:1], _exp(unconstrained[1:], self.size)
+        rest = jax.lax.scan(climb, first[0], steps)[1]
+        return jnp.concatenate([first, rest]), jnp.sum(unconstrained[1:])
 
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.concatenate([value[:1], jnp.log(jnp.diff(value))])
 
     def contains(self, value: jax.Array) -> jax.Array:
-        rises = jnp.concatenate([jnp.ones(1, bool), jnp.diff(value) > 0])
+        first = jnp.ones_like(value[..., :1], bool)
+        rises = jnp.concatenate([first, jnp.diff(value) > 0], axis=-1)
         return rises & jnp.isfinite(value)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Binary(_Shaped, Discrete):
     """Entries in {0, 1}, held as floats so that energies may differentiate through them.
 
@@ -330,7 +349,7 @@ class Binary(_Shaped, Discrete):
         return (0, 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Spin(_Shaped, Discrete):
     """Entries in {-1, +1}, held as floats.
 
@@ -348,7 +367,7 @@ class Spin(_Shaped, Discrete):
         return (-1, 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Categorical(Discrete):
     """Entries in {0, ..., K - 1}, held as 32-bit integers.
 
@@ -365,9 +384,9 @@ class Categorical(Discrete):
     num_categories: int
     shape: Shape = ()  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def __post_init__(self):
-        object.__setattr__(self, "num_categories", _size(self.num_categories, "num_categories", 2))
-        object.__setattr__(self, "shape", _shape(self.shape))
+    def __init__(self, num_categories: int, shape: int | Sequence[int] = ()):
+        object.__setattr__(self, "num_categories", check_count(num_categories, "num_categories", 2))
+        object.__setattr__(self, "shape", as_shape(shape))
 
     @property
     def dtype(self) -> np.dtype:
@@ -379,13 +398,3 @@ class Categorical(Discrete):
 
     def __str__(self) -> str:
         return f"categorical {self.num_categories} {self.shape}"
-
-
-def join(first: Support | None, second: Support | None, name: str, where: str) -> Support | None:
-    """The support of a variable that two energies share: an unknown one gives way."""
-    if first is None or second is None or first == second:
-        return first if second is None else second
-    raise ValueError(
-        f"the supports of {name!r} clash in {where}: {first!r} and {second!r}. "
-        f"Use .constrain({name}=...) on one side to say which holds"
-    )

@@ -1,6 +1,6 @@
 """The algebra of energies: lazy final nodes, each a pytree whose numbers are array leaves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,26 +8,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_array, as_float, is_concrete, strong
-from energia.energies._energy import (
-    Energy,
-    _call_parameters,
-    _check_known,
-    _check_supports,
-)
+from energia._types import as_float, is_concrete, log, strong
+from energia.energies._checks import check_known, check_supports, positive
+from energia.energies._energy import Energy
 from energia.energies._trainable import constant
-from energia.supports import Support, join
+from energia.supports import Support
 
 
 def _union(energies: Sequence[Energy]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for energy in energies for name in energy.variables))
 
 
-def _joined_supports(energies: Sequence[Energy], where: str) -> dict[str, Support | None]:
+def _joined_supports(
+    energies: Sequence[Energy], where: Callable[[], str]
+) -> dict[str, Support | None]:
     supports: dict[str, Support | None] = {}
     for energy in energies:
         for name, support in energy.supports.items():
-            supports[name] = join(supports.get(name), support, name, where)
+            known = supports.get(name)
+            if known is not None and support is not None and known != support:
+                raise ValueError(
+                    f"the supports of {name!r} clash in {where()}: {known!r} and {support!r}. "
+                    f"Use .constrain({name}=...) on one side to say which holds"
+                )
+            supports[name] = known if support is None else support
     return supports
 
 
@@ -40,22 +44,18 @@ class _Joined(Energy):
         for energy in self.energies:
             if not isinstance(energy, Energy):
                 raise TypeError(f"{self._name} takes energies, got {energy!r}")
-        _joined_supports(self.energies, self._formula())
+        _joined_supports(self.energies, self._formula)
 
     @property
     def variables(self) -> tuple[str, ...]:
         return _union(self.energies)
 
     def _supports(self) -> Mapping[str, Support | None]:
-        return _joined_supports(self.energies, self._formula())
+        return _joined_supports(self.energies, self._formula)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if args and len(self.variables) > 1:
-            raise TypeError(
-                f"{self._formula()} has the variables {self.variables}: pass them by name or with "
-                ".at({...}), since the order of a sum's terms should not matter"
-            )
-        return super()._bind(args, kwargs)
+    @property
+    def _ordered(self) -> bool:
+        return False
 
     def _parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[jax.Array]:
         values = self._bind(args, kwargs)
@@ -75,12 +75,13 @@ class Sum(_Joined):
         return total
 
     def _formula(self) -> str:
-        text = self.energies[0]._formula()
-        for energy in self.energies[1:]:
-            term = energy._formula()
-            negative = isinstance(energy, Scaled) and term.startswith("-")
-            text += f" - {term[1:]}" if negative else f" + {term}"
+        text, *terms = [energy._formula() for energy in self.energies]
+        for term in terms:
+            text += f" - {term[1:]}" if term.startswith("-") else f" + {term}"
         return text
+
+    def _factor(self) -> str:
+        return f"({self._formula()})"
 
 
 class Mixture(_Joined):
@@ -91,6 +92,8 @@ class Mixture(_Joined):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         parts = jnp.stack(self._parts(args, kwargs))
+        if parts.ndim > 1:  # logsumexp would make a plausible scalar of it
+            raise TypeError(f"{self._formula()} needs scalars, got the shape {parts.shape[1:]}")
         return -jax.nn.logsumexp(self.log_weights - parts)
 
     def _formula(self) -> str:
@@ -102,7 +105,33 @@ class Mixture(_Joined):
         return f"mixture({', '.join(parts)})"
 
 
-class Scaled(Energy):
+class _Wrapped(Energy):
+    """One energy with the same variables, and by default the same values and supports."""
+
+    energy: eqx.AbstractVar[Energy]
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
+        return self.energy(*args, **kwargs)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return self.energy.variables
+
+    def _supports(self) -> Mapping[str, Support | None]:
+        return self.energy.supports
+
+    @property
+    def _ordered(self) -> bool:
+        return self.energy._ordered
+
+    def _formula(self) -> str:
+        return self.energy._formula()
+
+    def _factor(self) -> str:
+        return self.energy._factor()
+
+
+class Scaled(_Wrapped):
     r"""$w E$: a weight, or a temperature $T = 1/w$. Written `w * E` and `E / T`."""
 
     energy: Energy
@@ -111,165 +140,32 @@ class Scaled(Energy):
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         return self.weight * self.energy(**self._bind(args, kwargs))
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return self.energy._bind(args, kwargs)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        return self.energy.variables
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        return self.energy.supports
-
     def _formula(self) -> str:
-        inner = self.energy._formula()
-        if isinstance(self.energy, Sum):
-            inner = f"({inner})"
+        inner = self.energy._factor()
         if not (is_concrete(self.weight) and self.weight.ndim == 0):
             return f"w·{inner}"
         weight = f"{float(self.weight):.4g}"
         return {"1": inner, "-1": f"-{inner}"}.get(weight, f"{weight}·{inner}")
 
-
-class _Name(eqx.Module):
-    """A variable replaced by another name."""
-
-    name: str = eqx.field(static=True)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    def __call__(self, values: Mapping[str, Any]) -> Any:
-        return values[self.name]
+    def _factor(self) -> str:
+        formula = self._formula()
+        return f"({formula})" if formula.startswith("-") else formula
 
 
-class _Value(eqx.Module):
-    """A variable replaced by a fixed value."""
-
-    value: jax.Array = constant()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ()
-
-    def __call__(self, values: Mapping[str, Any]) -> Any:
-        return self.value
-
-
-class _Function(eqx.Module):
-    """A variable replaced by a function of other variables."""
-
-    function: Callable[..., Any]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        function = self.function
-        return _call_parameters(type(function) if isinstance(function, eqx.Module) else function)
-
-    def __call__(self, values: Mapping[str, Any]) -> Any:
-        return self.function(**{name: values[name] for name in self.names})
-
-
-_Replacement = _Name | _Value | _Function
-
-
-class Substituted(Energy):
-    """An energy with some variables replaced: by another name, a value, or a function."""
-
-    energy: Energy
-    replacements: dict[str, _Replacement]
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        values = self._bind(args, kwargs)
-        inner = {
-            name: self.replacements[name](values) if name in self.replacements else values[name]
-            for name in self.energy.variables
-        }
-        return self.energy(**inner)
-
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if args and len(self.variables) > 1 and isinstance(self.energy, _Joined):
-            return _Joined._bind(self, args, kwargs)  # pyright: ignore[reportArgumentType]
-        return super()._bind(args, kwargs)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        names: dict[str, None] = {}
-        for name in self.energy.variables:
-            replacement = self.replacements.get(name)
-            names |= dict.fromkeys((name,) if replacement is None else replacement.names)
-        return tuple(names)
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        supports: dict[str, Support | None] = {}
-        for name, support in self.energy.supports.items():
-            replacement = self.replacements.get(name)
-            if replacement is None:
-                supports[name] = support
-            elif isinstance(replacement, _Name):
-                supports[replacement.name] = support
-        return supports
-
-    def _formula(self) -> str:
-        inner = self.energy._formula()
-        if isinstance(self.energy, Sum):
-            inner = f"({inner})"
-        changes = []
-        for name, replacement in self.replacements.items():
-            match replacement:
-                case _Name():
-                    changes.append(f"{name}→{replacement.name}")
-                case _Value():
-                    changes.append(f"{name}={_short(replacement.value)}")
-                case _:
-                    changes.append(f"{name}=f({', '.join(replacement.names)})")
-        return f"{inner}|{', '.join(changes)}"
-
-
-class Constrained(Energy):
+class Constrained(_Wrapped):
     """An energy with supports attached; its values are unchanged."""
 
     energy: Energy
     declared: tuple[tuple[str, Support], ...] = eqx.field(static=True)
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        return self.energy(*args, **kwargs)
-
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return self.energy._bind(args, kwargs)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        return self.energy.variables
-
     def _supports(self) -> Mapping[str, Support | None]:
         return {**self.energy.supports, **dict(self.declared)}
 
-    def _formula(self) -> str:
-        return self.energy._formula()
 
-
-class Frozen(Energy):
+class Frozen(_Wrapped):
     """An energy that `en.fit` never trains."""
 
     energy: Energy = constant()
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        return self.energy(*args, **kwargs)
-
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return self.energy._bind(args, kwargs)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        return self.energy.variables
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        return self.energy.supports
-
-    def _formula(self) -> str:
-        return self.energy._formula()
 
 
 # --- constructors: they keep the algebra flat
@@ -290,7 +186,7 @@ def scale(energy: Energy, weight: jax.Array) -> Energy:
     return Scaled(energy, weight)
 
 
-def mixture(energies: Sequence[Energy], weights: Any = None) -> Mixture:
+def mixture(energies: Iterable[Energy], weights: Any = None) -> Mixture:
     r"""$-\log \sum_i w_i e^{-E_i}$: "or", where a sum is "and".
 
     The weights multiply densities as they stand: of unnormalised energies the shares of the
@@ -314,99 +210,16 @@ def mixture(energies: Sequence[Energy], weights: Any = None) -> Mixture:
     if not energies:
         raise ValueError("mixture() needs at least one energy")
     count = len(energies)
-    weights = as_float([1 / count] * count if weights is None else weights)
+    weights = as_float([1 / count] * count if weights is None else weights, "weights")
     if weights.shape != (count,):
         raise ValueError(f"mixture() of {count} energies got weights of shape {weights.shape}")
-    if is_concrete(weights):
-        if not (np.all(np.isfinite(weights)) and np.all(np.asarray(weights) > 0)):
-            raise ValueError(f"the weights of a mixture must be positive, got {weights.tolist()}")
-        return Mixture(energies, as_float(np.log(np.asarray(weights))))
-    return Mixture(energies, jnp.log(weights))
-
-
-def condition(energy: Energy, values: Mapping[str, Any]) -> Substituted:
-    """See `Energy.condition`."""
-    _check_known(energy, values, "condition")
-    supports = energy.supports
-    fixed = {name: _Value(_fitting(value, supports[name], name)) for name, value in values.items()}
-    return _replace(energy, fixed)
-
-
-def rename(energy: Energy, names: Mapping[str, str]) -> Substituted:
-    """See `Energy.rename`."""
-    _check_known(energy, names, "rename")
-    new = [names.get(name, name) for name in energy.variables]
-    for name in new:
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise ValueError(f"rename() needs names that can be parameters, got {name!r}")
-        if new.count(name) > 1:
-            raise ValueError(
-                f"rename() would give two variables of {energy._formula()} the name {name!r}: "
-                f"to tie them, use .substitute, to join energies over {name!r}, add them"
-            )
-    return _replace(energy, {old: _Name(name) for old, name in names.items()})
-
-
-def substitute(energy: Energy, functions: Mapping[str, Callable[..., Any]]) -> Substituted:
-    """See `Energy.substitute`."""
-    _check_known(energy, functions, "substitute")
-    for name, function in functions.items():
-        if not callable(function):
-            raise TypeError(
-                f"substitute({name}=...) takes a function of other variables, got {function!r}: "
-                f"condition({name}=...) fixes a value, rename({name}=...) gives another name"
-            )
-    return _replace(energy, {name: _Function(function) for name, function in functions.items()})
+    return Mixture(energies, log(positive(weights, "the weights of a mixture", (count,))))
 
 
 def constrain(energy: Energy, supports: Mapping[str, Support]) -> Constrained:
     """See `Energy.constrain`."""
-    _check_known(energy, supports, "constrain")
-    _check_supports(energy, supports)
+    check_known(energy, supports, "constrain")
+    check_supports(energy, supports)
     if isinstance(energy, Constrained):
         return Constrained(energy.energy, tuple({**dict(energy.declared), **supports}.items()))
     return Constrained(energy, tuple(supports.items()))
-
-
-def _replace(energy: Energy, new: dict[str, Any]) -> Substituted:
-    """Replace variables, merged with an earlier replacement where no function stands between."""
-    if isinstance(energy, Substituted) and not any(
-        isinstance(old, _Function) and set(old.names) & set(new)
-        for old in energy.replacements.values()
-    ):
-        merged: dict[str, Any] = {
-            name: new.pop(old.name) if isinstance(old, _Name) and old.name in new else old
-            for name, old in energy.replacements.items()
-        }
-        return Substituted(energy.energy, {**merged, **new})
-    return Substituted(energy, new)
-
-
-def _fitting(value: Any, support: Support | None, name: str) -> jax.Array:
-    """The value in the dtype of its support, checked against it as far as it can be seen."""
-    if support is None:
-        return as_array(value)
-    array = as_array(value) if support.discrete else as_float(value)
-    if array.shape != support.shape:
-        raise ValueError(
-            f"condition({name}=...) needs shape {support.shape} ({support}), got {array.shape}"
-        )
-    if is_concrete(array):
-        inside = np.asarray(support.contains(array))
-        if not inside.all():
-            where = tuple(int(i[0]) for i in np.nonzero(~inside)) if array.ndim else ()
-            raise ValueError(
-                f"condition({name}=...) got {np.asarray(array)[where]} at {where or 'its value'}, "
-                f"outside its support {support}"
-            )
-        return as_array(np.asarray(array).astype(support.dtype))
-    return array.astype(support.dtype)
-
-
-def _short(value: Any) -> str:
-    if not is_concrete(value):
-        return "·"
-    if np.size(value) > 3:
-        return f"array{np.shape(value)}"
-    with np.printoptions(precision=4):
-        return str(np.asarray(value)).replace("\n", "")

@@ -12,35 +12,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_array, as_float, is_concrete
+from energia.energies._checks import check_names, real_scalar
 from energia.energies._trainable import count_parameters
 from energia.supports import Support
 
 if TYPE_CHECKING:
-    from energia.energies._algebra import Constrained, Frozen, Substituted
+    from energia.energies._algebra import Constrained, Frozen
+    from energia.energies._substituted import Substituted
 
 
-@functools.lru_cache(maxsize=None)
-def _call_parameters(owner: Any) -> tuple[str, ...]:
-    """The parameters without a default of a class's `__call__`, or of a function."""
-    function = owner.__call__ if isinstance(owner, type) else owner
-    parameters = list(inspect.signature(function).parameters.values())
-    if isinstance(owner, type):
-        parameters = parameters[1:]
+def parameters_of(function: Callable[..., Any], name: str, skip: int = 0) -> tuple[str, ...]:
+    """The parameters of a function that have no default, without the first `skip`."""
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(
-                f"{owner.__name__} takes {parameter}: an energy's variables are the names of its "
+                f"{name} takes {parameter}: an energy's variables are the names of its "
                 "parameters, so write them out"
             )
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(
-                f"{owner.__name__} takes {parameter.name!r} by position only: energies pass their "
+                f"{name} takes {parameter.name!r} by position only: energies pass their "
                 "variables by name"
             )
     names = tuple(p.name for p in parameters if p.default is p.empty)
     if not names:
-        raise TypeError(f"{owner.__name__} has no variable: give it at least one parameter")
+        raise TypeError(f"{name} has no variable: give it at least one parameter")
     return names
+
+
+@functools.cache
+def _variables_of(cls: type["Energy"]) -> tuple[str, ...]:
+    return parameters_of(cls.__call__, cls.__name__, skip=1)
 
 
 class Energy(eqx.Module):
@@ -81,7 +84,7 @@ class Energy(eqx.Module):
     @property
     def variables(self) -> tuple[str, ...]:
         """The names of the variables, in the order of `__call__`."""
-        return _call_parameters(type(self))
+        return _variables_of(type(self))
 
     @property
     def supports(self) -> dict[str, Support | None]:
@@ -92,6 +95,11 @@ class Energy(eqx.Module):
     def _supports(self) -> Mapping[str, Support | None]:
         """Hook: the supports that the class itself knows."""
         return {}
+
+    @property
+    def _ordered(self) -> bool:
+        """Whether values may be given by position: a sum's terms commute, positions do not."""
+        return True
 
     # --- evaluate
 
@@ -106,15 +114,16 @@ class Energy(eqx.Module):
 
         Example:
             >>> import energia as en, jax.numpy as jnp
-            >>> float((en.Ring() + en.Ring().rename(x="z")).at({"x": jnp.ones(2), "z": jnp.ones(2)}))
+            >>> pair = en.Ring() + en.Ring().rename(x="z")
+            >>> float(pair.at({"x": jnp.ones(2), "z": jnp.ones(2)}))
             17.157...
         """
-        _check_names(self, values)
-        return self(**values)
+        check_names(self, values)
+        return as_array(self(**values), self._name)
 
     def log_density(self, *args: Any, **kwargs: Any) -> jax.Array:
         """$-E$, the unnormalised log density; takes what a call takes."""
-        return -self(*args, **kwargs)
+        return -as_array(self(*args, **kwargs), self._name)
 
     def score(self, *args: Any, **kwargs: Any) -> jax.Array | dict[str, jax.Array]:
         r"""The score $-\nabla E$ with respect to the continuous variables; takes what a call takes.
@@ -152,9 +161,11 @@ class Energy(eqx.Module):
         return next(iter(gradient.values())) if alone else gradient
 
     def _scalar_at(self, values: Mapping[str, Any]) -> jax.Array:
-        energy = jnp.asarray(self.at(values))
+        energy = self.at(values)
         if energy.shape != ():
             raise TypeError(_not_scalar(self, energy, values))
+        if not jnp.issubdtype(energy.dtype, jnp.floating):
+            raise TypeError(f"{self._formula()} must return a real number, got {energy.dtype}")
         return energy
 
     # --- compose
@@ -183,7 +194,7 @@ class Energy(eqx.Module):
 
         if isinstance(weight, Energy):
             raise TypeError("energies add; they do not multiply: a product of densities is E1 + E2")
-        return scale(self, _scalar(weight, "a weight"))
+        return scale(self, real_scalar(weight, "a weight"))
 
     __rmul__ = __mul__
 
@@ -192,7 +203,7 @@ class Energy(eqx.Module):
 
         if isinstance(temperature, Energy):
             raise TypeError("energies subtract; they do not divide: a quotient is E1 - E2")
-        temperature = _scalar(temperature, "a temperature")
+        temperature = real_scalar(temperature, "a temperature")
         if is_concrete(temperature) and not temperature > 0:
             raise ValueError(
                 f"a temperature must be positive, got {temperature}: "
@@ -220,7 +231,7 @@ class Energy(eqx.Module):
             >>> float(coupled.condition(y=3)(1.0))
             4.0
         """
-        from energia.energies._algebra import condition
+        from energia.energies._substituted import condition
 
         return condition(self, values)
 
@@ -238,15 +249,15 @@ class Energy(eqx.Module):
             >>> en.Ring().rename(x="z").variables
             ('z',)
         """
-        from energia.energies._algebra import rename
+        from energia.energies._substituted import rename
 
         return rename(self, names)
 
     def substitute(self, **functions: Callable[..., Any]) -> "Substituted":
         """Replace variables by functions of other variables: the energy after a function.
 
-        It is a substitution in the energy, with no Jacobian: right for inpainting, inverse problems,
-        tied variables and non-centred forms, not for a change of variables in a density.
+        It is a substitution in the energy, with no Jacobian: right for inpainting, inverse
+        problems, tied variables and non-centred forms, not for a change of variables in a density.
 
         Args:
             **functions: for each replaced variable a function whose parameter names are the new
@@ -264,7 +275,7 @@ class Energy(eqx.Module):
             >>> inpainted.condition(image=image).variables
             ('missing',)
         """
-        from energia.energies._algebra import substitute
+        from energia.energies._substituted import substitute
 
         return substitute(self, functions)
 
@@ -307,6 +318,10 @@ class Energy(eqx.Module):
     def _formula(self) -> str:
         return f"{self._name}({', '.join(self.variables)})"
 
+    def _factor(self) -> str:
+        """The formula as a factor of a product: a sum stands in brackets."""
+        return self._formula()
+
     def __str__(self) -> str:
         known = [f"{n}: {s}" for n, s in self.supports.items() if s is not None]
         count = count_parameters(self)
@@ -323,111 +338,17 @@ class Energy(eqx.Module):
                 f"{self._name} has {len(self.variables)} variables {self.variables}, "
                 f"got {len(args)} values by position"
             )
+        if args and len(self.variables) > 1 and not self._ordered:
+            raise TypeError(
+                f"{self._formula()} has the variables {self.variables}: pass them by name or with "
+                ".at({...}), since the order of a sum's terms should not matter"
+            )
         values = dict(zip(self.variables, args, strict=False))
         if twice := [name for name in kwargs if name in values]:
             raise TypeError(f"{self._name} got {twice} both by position and by name")
         values |= kwargs
-        _check_names(self, values)
+        check_names(self, values)
         return values
-
-
-class FunctionEnergy(Energy):
-    """An energy made from a function; see `energy`."""
-
-    function: Callable[..., Any]
-    declared: tuple[tuple[str, Support], ...] = eqx.field(static=True, default=())
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        return self.function(*args, **kwargs)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        function = self.function
-        return _call_parameters(type(function) if isinstance(function, eqx.Module) else function)
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        return dict(self.declared)
-
-    @property
-    def _name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
-
-
-def energy(function: Callable[..., Any] | None = None, /, **supports: Support) -> Any:
-    """Make an energy from a function of named variables; a decorator.
-
-    Args:
-        function: a function that returns a scalar. Parameters with a default are no variables.
-        **supports: the support of a variable, by name; unknown where none is given.
-
-    Returns:
-        An `Energy`, or a decorator that makes one.
-
-    Raises:
-        TypeError: when the function takes `*args` or `**kwargs`, or a support has no variable.
-
-    Example:
-        >>> import energia as en, jax.numpy as jnp
-        >>> @en.energy(tau=en.Positive(), theta=en.Real((8,)))
-        ... def prior(theta, tau):
-        ...     return jnp.sum(theta**2) / (2 * tau**2) + 8 * jnp.log(tau)
-        >>> prior.variables
-        ('theta', 'tau')
-        >>> float(prior(theta=jnp.zeros(8), tau=1.0))
-        0.0
-    """
-    if function is None:
-        return lambda function: energy(function, **supports)
-    if not callable(function):
-        raise TypeError(f"energy() takes a function, got {function!r}")
-    made = FunctionEnergy(function)
-    _check_supports(made, supports)
-    return FunctionEnergy(function, tuple(supports.items()))
-
-
-def _check_names(energy: Energy, values: Mapping[str, Any]) -> None:
-    variables = energy.variables
-    if len(values) == len(variables) and all(name in values for name in variables):
-        return
-    missing = [name for name in variables if name not in values]
-    unknown = [name for name in values if name not in variables]
-    problems = [f"misses {missing}"] * bool(missing) + [f"does not know {unknown}"] * bool(unknown)
-    raise TypeError(f"{energy._name} has the variables {variables}; it {' and '.join(problems)}")
-
-
-def _check_known(energy: Energy, names: Mapping[str, Any], what: str) -> None:
-    if not names:
-        raise ValueError(f"{what}() needs at least one variable of {energy.variables}")
-    if unknown := [name for name in names if name not in energy.variables]:
-        raise ValueError(
-            f"{what}() got {unknown}; the variables of {energy._formula()} are {energy.variables}"
-        )
-
-
-def _check_supports(energy: Energy, supports: Mapping[str, Support]) -> None:
-    for name, support in supports.items():
-        if name not in energy.variables:
-            raise ValueError(
-                f"a support is given for {name!r}; "
-                f"the variables of {energy._formula()} are {energy.variables}"
-            )
-        if not isinstance(support, Support):
-            hint = ": write en.Real()" if isinstance(support, type) else ""
-            raise TypeError(f"{name}= must be a support such as en.Real(), got {support!r}{hint}")
-
-
-def _scalar(value: Any, what: str) -> jax.Array:
-    if isinstance(value, str | bytes) or value is None:
-        raise TypeError(f"{what} of an energy must be a real number, got {value!r}")
-    value = as_float(value)
-    if value.shape != ():
-        raise TypeError(
-            f"{what} of an energy must be a scalar, got an array of shape {value.shape}: "
-            "use jax.vmap for a batch of them"
-        )
-    if is_concrete(value) and not np.isfinite(value):
-        raise ValueError(f"{what} of an energy must be finite, got {value}")
-    return value
 
 
 def _not_scalar(energy: Energy, result: Any, values: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What is trained: every float array of an energy, except what stands in a constant field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -33,7 +33,8 @@ def constant(**kwargs: Any) -> Any:
         Masked(x)  [3 parameters]
     """
     kwargs.setdefault("converter", strong_tree)
-    return eqx.field(metadata={_CONSTANT: True}, **kwargs)
+    metadata = {**kwargs.pop("metadata", {}), _CONSTANT: True}
+    return eqx.field(metadata=metadata, **kwargs)
 
 
 def is_trainable(leaf: Any) -> bool:
@@ -54,9 +55,15 @@ def _in_constant_field(tree: Any, path: Sequence[Any]) -> bool:
                 node = getattr(node, name)
             case jax.tree_util.SequenceKey(idx=index) | jax.tree_util.DictKey(key=index):
                 node = node[index]
-            case _:  # a node of a foreign kind: its fields declare nothing
+            case jax.tree_util.FlattenedIndexKey(key=index):
+                node = jax.tree.leaves(node, is_leaf=_other_than(node))[index]
+            case _:  # a key of a foreign kind: nothing below it declares anything
                 return False
     return False
+
+
+def _other_than(node: Any) -> Callable[[Any], bool]:
+    return lambda other: other is not node
 
 
 def trainable_leaves(tree: Any) -> list[bool]:

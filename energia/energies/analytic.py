@@ -7,11 +7,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
 
-from energia._types import as_float, check_count, is_concrete
+from energia._types import as_float, as_shape, check_count, log
+from energia.energies._checks import broadcastable, one_value, positive
 from energia.energies._energy import Energy
-from energia.supports import Interval, Real, Support, _shape
+from energia.supports import Interval, Real, Support
 
 
 class DoubleWell(Energy):
@@ -31,10 +32,11 @@ class DoubleWell(Energy):
     shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, barrier: Any = 1.0, *, shape: int | tuple[int, ...] = ()):
-        self.barrier = as_float(barrier)
-        self.shape = _shape(shape)
+        self.shape = as_shape(shape)
+        self.barrier = broadcastable(barrier, "barrier", self.shape)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x = one_value(self, x, self.shape)
         return jnp.sum(self.barrier * (x**2 - 1) ** 2)
 
     def _supports(self) -> Mapping[str, Support]:
@@ -61,12 +63,11 @@ class Ring(Energy):
     log_scale: jax.Array
 
     def __init__(self, radius: Any = 1.0, *, scale: Any = 0.1):
-        self.radius = _positive(radius, "radius")
-        scale = _positive(scale, "scale")
-        self.log_scale = as_float(np.log(scale)) if is_concrete(scale) else jnp.log(scale)
+        self.radius = positive(radius, "radius")
+        self.log_scale = log(positive(scale, "scale"))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        squared = jnp.sum(x**2)
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        squared = jnp.sum(one_value(self, x, (2,)) ** 2)
         # the norm has no gradient at the origin: there the ring's is zero by symmetry
         safe = jnp.where(squared > 0, squared, 1.0)
         norm = jnp.where(squared > 0, jnp.sqrt(safe), 0.0)
@@ -97,9 +98,11 @@ class Funnel(Energy):
 
     def __init__(self, size: int = 10, *, scale: float = 3.0):
         self.size = check_count(size, "size", 2)
-        self.scale = float(_positive(scale, "scale"))
+        self.scale = float(scale)
+        positive(self.scale, "scale")
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x = one_value(self, x, (self.size,))
         rest = self.size - 1
         neck = 0.5 * (x[0] / self.scale) ** 2 + math.log(self.scale)
         body = 0.5 * jnp.exp(-x[0]) * jnp.sum(x[1:] ** 2) + 0.5 * rest * x[0]
@@ -118,7 +121,8 @@ class Rosenbrock(Energy):
         b: steepness of the valley's walls, positive.
 
     References:
-        Rosenbrock (1960), An automatic method for finding the greatest or least value of a function.
+        Rosenbrock (1960), An automatic method for finding the greatest or least value of a
+        function, Computer Journal 3.
 
     Example:
         >>> import energia as en, jax.numpy as jnp
@@ -132,10 +136,11 @@ class Rosenbrock(Energy):
 
     def __init__(self, size: int = 2, *, a: Any = 1.0, b: Any = 100.0):
         self.size = check_count(size, "size", 2)
-        self.a = as_float(a)
-        self.b = _positive(b, "b")
+        self.a = broadcastable(a, "a", (self.size - 1,))
+        self.b = positive(b, "b", (self.size - 1,))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x = one_value(self, x, (self.size,))
         return jnp.sum(self.b * (x[1:] - x[:-1] ** 2) ** 2 + (self.a - x[:-1]) ** 2)
 
     def _supports(self) -> Mapping[str, Support]:
@@ -155,26 +160,19 @@ class Uniform(Energy):
 
     Example:
         >>> import energia as en
-        >>> float(en.Uniform(0.0, 1.0, shape=(3,))([0.5, 0.5, 0.5]))
+        >>> float(en.Uniform(0.0, 1.0)(0.5))
         0.0
     """
 
     box: Interval = eqx.field(static=True)
 
     def __init__(self, low: float, high: float, *, shape: int | tuple[int, ...] = ()):
-        self.box = Interval(low, high, shape)  # pyright: ignore[reportArgumentType]
+        self.box = Interval(low, high, shape)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        del x
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        one_value(self, x, self.box.shape)
         size = math.prod(self.box.shape)
         return as_float(size * math.log(self.box.high - self.box.low))
 
     def _supports(self) -> Mapping[str, Support]:
         return {"x": self.box}
-
-
-def _positive(value: Any, name: str) -> jax.Array:
-    value = as_float(value)
-    if is_concrete(value) and not np.all(np.asarray(value) > 0):
-        raise ValueError(f"{name} must be positive, got {value}")
-    return value

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from energia._types import as_float, is_concrete
+from energia._types import as_float, is_concrete, log
+from energia.energies._checks import one_value, positive
 from energia.energies._energy import Energy
 from energia.supports import Real, Support
 
@@ -56,15 +58,17 @@ class Gaussian(Energy):
         if covariance is not None or precision is not None:
             self.precision_cholesky = _precision_cholesky(self.mean, covariance, precision)
         else:
-            self.log_scale = _log_scale(1.0 if scale is None else scale, self.mean.shape)
+            scale = 1.0 if scale is None else scale
+            self.log_scale = log(positive(scale, "scale", self.mean.shape))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x = one_value(self, x, self.mean.shape)
         if self.precision_cholesky is None:
             whitened = (x - self.mean) * jnp.exp(-jnp.asarray(self.log_scale))
             log_det = -jnp.sum(jnp.broadcast_to(jnp.asarray(self.log_scale), self.mean.shape))
         else:
             lower = jnp.tril(self.precision_cholesky)
-            whitened = (x - self.mean) @ lower
+            whitened = jnp.matmul(x - self.mean, lower, precision="highest")
             log_det = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lower))))
         return 0.5 * jnp.sum(whitened**2) - log_det + 0.5 * self.mean.size * _LOG_2PI
 
@@ -78,7 +82,7 @@ class Gaussian(Energy):
             scale = jnp.broadcast_to(jnp.asarray(self.log_scale), self.mean.shape)
             return jnp.diag(jnp.exp(-2 * scale.ravel()))
         lower = jnp.tril(self.precision_cholesky)
-        return lower @ lower.T
+        return jnp.matmul(lower, lower.T, precision="highest")
 
     @property
     def covariance(self) -> jax.Array:
@@ -88,6 +92,8 @@ class Gaussian(Energy):
     @property
     def scale(self) -> jax.Array:
         """Marginal standard deviations, in the shape of the mean."""
+        if self.precision_cholesky is None:
+            return jnp.broadcast_to(jnp.exp(jnp.asarray(self.log_scale)), self.mean.shape)
         return jnp.sqrt(jnp.diagonal(self.covariance)).reshape(self.mean.shape)
 
 
@@ -120,22 +126,21 @@ class GaussianMixture(Energy):
         if self.means.ndim == 0:
             raise ValueError("GaussianMixture needs means of shape (k, *shape of x), got a scalar")
         count = self.means.shape[0]
-        scales = as_float(scales)
-        if scales.ndim == 1 and scales.shape == (count,):
+        scales = as_float(scales, "scales")
+        if scales.ndim == 1:
+            if scales.shape != (count,):
+                raise ValueError(
+                    f"{count} means need scales of shape ({count},), got {scales.shape}"
+                )
             scales = scales.reshape(count, *[1] * (self.means.ndim - 1))
-        self.log_scales = _log_scale(scales, self.means.shape)
-        weights = as_float(np.full(count, 1 / count) if weights is None else weights)
+        self.log_scales = log(positive(scales, "scales", self.means.shape))
+        weights = as_float(np.full(count, 1 / count) if weights is None else weights, "weights")
         if weights.shape != (count,):
             raise ValueError(f"{count} means need weights of shape ({count},), got {weights.shape}")
-        if is_concrete(weights):
-            if not np.all(np.asarray(weights) > 0):
-                raise ValueError(f"weights must be positive, got {weights.tolist()}")
-            weights = np.asarray(weights)
-            self.log_weights = as_float(np.log(weights / weights.sum()))
-        else:
-            self.log_weights = jnp.log(weights)
+        self.log_weights = jax.nn.log_softmax(log(positive(weights, "weights", (count,))))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x = one_value(self, x, self.means.shape[1:])
         log_scales = jnp.broadcast_to(self.log_scales, self.means.shape)
         axes = tuple(range(1, self.means.ndim))
         whitened = (x - self.means) * jnp.exp(-log_scales)
@@ -152,19 +157,9 @@ class GaussianMixture(Energy):
         return jax.nn.softmax(self.log_weights)
 
 
-def _log_scale(scale: Any, shape: tuple[int, ...]) -> jax.Array:
-    scale = as_float(scale)
-    try:
-        fits = np.broadcast_shapes(scale.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"a scale of shape {scale.shape} does not broadcast to {shape}")
-    if not is_concrete(scale):
-        return jnp.log(scale)
-    if not np.all(np.asarray(scale) > 0):
-        raise ValueError(f"a scale (standard deviation) must be positive, got {scale}")
-    return as_float(np.log(np.asarray(scale)))
+def _check_one_each(value: jax.Array, name: str, count: int) -> None:
+    if value.shape != (count,):
+        raise ValueError(f"{count} means need {name} of shape ({count},), got {value.shape}")
 
 
 def _precision_cholesky(mean: jax.Array, covariance: Any, precision: Any) -> jax.Array:
@@ -178,6 +173,8 @@ def _precision_cholesky(mean: jax.Array, covariance: Any, precision: Any) -> jax
     if not is_concrete(matrix):
         return jnp.linalg.cholesky(jnp.linalg.inv(matrix) if name == "covariance" else matrix)
     dense = np.asarray(matrix, np.float64)
+    if not np.all(np.isfinite(dense)):
+        raise ValueError(f"{name}= must be finite, got {matrix.tolist()}")
     if not np.allclose(dense, dense.T, rtol=1e-5, atol=1e-6 * np.abs(dense).max()):
         raise ValueError(f"{name}= must be symmetric, got {matrix.tolist()}")
     try:

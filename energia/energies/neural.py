@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
+from jax.typing import ArrayLike
 
 from energia._types import check_count, check_key
+from energia.energies._checks import one_value
 from energia.energies._energy import Energy
 from energia.supports import Real, Support
 
@@ -49,8 +51,12 @@ class MLPEnergy(Energy):
             key=check_key(key),
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.network(x)
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        return self.network(one_value(self, x, self._shape))
 
     def _supports(self) -> Mapping[str, Support]:
-        return {"x": Real((int(self.network.in_size),))}  # pyright: ignore[reportArgumentType]
+        return {"x": Real(self._shape)}
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (int(self.network.in_size),)  # pyright: ignore[reportArgumentType]

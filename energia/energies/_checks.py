@@ -1,0 +1,97 @@
+"""Checks of what an energy is given, with errors that say what was expected and what came."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from energia._types import as_float, is_concrete
+from energia.supports import Support
+
+if TYPE_CHECKING:
+    from energia.energies._energy import Energy
+
+
+def check_names(energy: "Energy", values: Mapping[str, Any]) -> None:
+    """Raise unless there is a value for each variable, and no other."""
+    variables = energy.variables
+    if len(values) == len(variables) and all(name in values for name in variables):
+        return
+    missing = [name for name in variables if name not in values]
+    unknown = [name for name in values if name not in variables]
+    problems = [f"misses {missing}"] * bool(missing) + [f"does not know {unknown}"] * bool(unknown)
+    raise TypeError(f"{energy._name} has the variables {variables}; it {' and '.join(problems)}")
+
+
+def check_known(energy: "Energy", names: Mapping[str, Any], what: str) -> None:
+    """Raise unless the names are variables, and at least one."""
+    if not names:
+        raise ValueError(f"{what}() needs at least one variable of {energy.variables}")
+    if unknown := [name for name in names if name not in energy.variables]:
+        raise ValueError(
+            f"{what}() got {unknown}; the variables of {energy._formula()} are {energy.variables}"
+        )
+
+
+def check_supports(energy: "Energy", supports: Mapping[str, Support]) -> None:
+    """Raise unless the names are variables and what they are given are supports."""
+    for name, support in supports.items():
+        if name not in energy.variables:
+            raise ValueError(
+                f"a support is given for {name!r}; "
+                f"the variables of {energy._formula()} are {energy.variables}"
+            )
+        if not isinstance(support, Support):
+            hint = ": write en.Real()" if isinstance(support, type) else ""
+            raise TypeError(f"{name}= must be a support such as en.Real(), got {support!r}{hint}")
+
+
+def real_scalar(value: Any, what: str) -> jax.Array:
+    """A weight or a temperature as a floating-point scalar, finite as far as it can be seen."""
+    with np.errstate(over="ignore"):  # a number too large becomes infinite, and is refused below
+        value = as_float(value, f"{what} of an energy")
+    if value.shape != ():
+        raise TypeError(
+            f"{what} of an energy must be a scalar, got an array of shape {value.shape}: "
+            "use jax.vmap for a batch of them"
+        )
+    if is_concrete(value) and not np.isfinite(value):
+        raise ValueError(f"{what} of an energy must be finite, got {value}")
+    return value
+
+
+def one_value(energy: "Energy", value: Any, shape: tuple[int, ...]) -> jax.Array:
+    """The value of an energy's real variable as a float array; any shape but its own raises.
+
+    Arithmetic would broadcast a batch and sum over it in silence.
+    """
+    value = as_float(value, energy._name)
+    if value.shape != shape:
+        raise ValueError(
+            f"{energy._formula()} takes one value of shape {shape}, got {value.shape}: "
+            "batches are made with jax.vmap"
+        )
+    return value
+
+
+def positive(value: Any, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Positive, finite numbers that broadcast to a shape; by default one number."""
+    value = broadcastable(value, name, shape)
+    if is_concrete(value):
+        numbers = np.asarray(value)
+        if not (np.all(numbers > 0) and np.all(np.isfinite(numbers))):
+            raise ValueError(f"{name} must be positive and finite, got {numbers.tolist()}")
+    return value
+
+
+def broadcastable(value: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """A float array that broadcasts to a shape without widening it."""
+    value = as_float(value, name)
+    try:
+        fits = np.broadcast_shapes(value.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} of shape {value.shape} does not broadcast to {shape}")
+    return value

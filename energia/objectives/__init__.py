@@ -1,0 +1,11 @@
+"""Objectives by name: `en.objectives.names()` lists them, `register` adds one."""
+
+from energia.objectives._buffer import ReplayBuffer
+from energia.objectives._objective import NotADensity, Objective, registry
+from energia.objectives.contrastive import PCD
+from energia.objectives.score_matching import DSM
+
+register = registry.register
+names = registry.names
+
+__all__ = ["DSM", "PCD", "NotADensity", "Objective", "ReplayBuffer", "names", "register"]

@@ -1,0 +1,86 @@
+"""The protocol of objectives."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from energia._registry import Registry
+from energia._types import Values
+from energia.energies._energy import Energy
+from energia.samplers._sampler import Sampler
+
+registry: "Registry[Objective]" = Registry("objective", "en.objectives")
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+class Objective(eqx.Module):
+    r"""A small typed configuration of a way to learn an energy from data.
+
+    After training, $p \propto e^{-E}$ with `fit.energy`, conditional on the variables `given` and
+    on those that the objective supplies. Numbers are array leaves, so that another value compiles
+    nothing.
+
+    Attributes:
+        given: variables that are in the data and conditioned on, not modelled (labels, say).
+    """
+
+    given: tuple[str, ...] = eqx.field(default=(), converter=_names, static=True, kw_only=True)
+
+    def supplies(self, energy: Energy) -> tuple[str, ...]:
+        """The variables that the objective makes itself, such as a noise level."""
+        return ()
+
+    def modelled(self, energy: Energy) -> tuple[str, ...]:
+        """The variables whose density is learned."""
+        others = (*self.given, *self.supplies(energy))
+        return tuple(name for name in energy.variables if name not in others)
+
+    def check(self, energy: Energy) -> None:
+        """Raise where the objective cannot train this energy, before anything compiles."""
+
+    @abc.abstractmethod
+    def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[Any, Any]:
+        """What is learned beside the energy (or None), and the state of training (or None).
+
+        `data` is the whole data with a leading axis over rows, or the first batch of a stream.
+        """
+
+    @abc.abstractmethod
+    def loss(
+        self, energy: Energy, learned: Any, batch: Values, state: Any, key: jax.Array
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """The loss to differentiate, the next state, and a dict of scalars for the history."""
+
+    def sampler_for(self, energy: Energy, learned: Any) -> Sampler | None:
+        """The sampler that was trained, or that matches the objective: `fit.sampler`."""
+        return None
+
+
+registry.use_base(Objective)
+
+
+class NotADensity(eqx.Module):
+    """Marker: the learned energy is not minus a log density."""
+
+
+def check_continuous(objective: Objective, energy: Energy, why: str) -> None:
+    """Raise where a modelled variable is discrete."""
+    for name in objective.modelled(energy):
+        support = energy.supports[name]
+        if support is not None and support.discrete:
+            raise TypeError(
+                f"{why}, and {name!r} is discrete ({support}): condition on it with "
+                f"{type(objective).__name__}(given={name!r}), or model it with another objective"
+            )
+
+
+def mean_over_rows(function: Any, rows: Values, keys: jax.Array) -> jax.Array:
+    """The mean of function(row, key) over rows."""
+    return jnp.mean(jax.vmap(function)(rows, keys))
