@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Values = dict[str, jax.Array]
 
@@ -30,7 +31,7 @@ def strong(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray | np.generic):
         return jnp.asarray(_canonical(leaf)) if _is_numeric(leaf.dtype) else leaf
     if isinstance(leaf, jax.Array) and _is_numeric(leaf.dtype) and leaf.weak_type:
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             return jax.lax.convert_element_type(leaf, leaf.dtype)
         return jnp.asarray(np.asarray(leaf))
     return leaf
@@ -76,7 +77,7 @@ def as_float(value: Any, name: str = "") -> jax.Array:
         raise TypeError(f"{_prefix(name)}expected real numbers, got the dtype {array.dtype}")
     if jnp.issubdtype(array.dtype, jnp.floating):
         return array
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return array.astype(float_dtype())
     return jnp.asarray(np.asarray(array).astype(float_dtype()))
 
@@ -126,7 +127,7 @@ def check_count(value: Any, name: str, minimum: int) -> int:
 
 def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple; an integer is the shape of a vector."""
-    entries = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
+    entries: tuple[Any, ...] = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
     if any(not isinstance(n, int | np.integer) or n < 0 for n in entries):
         raise ValueError(f"shape must be a tuple of non-negative integers, got {shape!r}")
     return tuple(int(n) for n in entries)
@@ -147,7 +148,7 @@ def _holds_tracers(value: Any) -> bool:
 
 
 def _is_tracer(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def _is_numeric(dtype: Any) -> bool:

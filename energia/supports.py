@@ -19,18 +19,7 @@ import numpy as np
 from energia._types import as_shape, check_count, float_dtype
 
 Shape = tuple[int, ...]
-
-__all__ = [
-    "Binary",
-    "Categorical",
-    "Interval",
-    "Ordered",
-    "Positive",
-    "Real",
-    "Simplex",
-    "Spin",
-    "Support",
-]
+AnyArray = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +51,11 @@ class Support(abc.ABC):
         """
 
     @abc.abstractmethod
-    def contains(self, value: jax.Array) -> jax.Array:
-        """Entry by entry, whether the value lies in the support."""
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
+        """Entry by entry, whether the value lies in the support.
+
+        NumPy arrays stay NumPy arrays: a check of concrete numbers compiles nothing.
+        """
 
     def __str__(self) -> str:
         return f"{type(self).__name__.lower()} {self.shape}"
@@ -105,11 +97,11 @@ class Discrete(Support):
         index = jax.random.randint(key, self.shape, 0, len(self.states))
         return (low + step * index).astype(self.dtype)
 
-    def contains(self, value: jax.Array) -> jax.Array:
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
         low, step = self.states[0], self.states[1] - self.states[0]
         # in floats: narrow integers cannot hold every state
         index = (value.astype(float_dtype()) - low) / step
-        return (index == jnp.floor(index)) & (index >= 0) & (index < len(self.states))
+        return (index % 1 == 0) & (index >= 0) & (index < len(self.states))
 
 
 def _exp(exponent: jax.Array, terms: int = 1) -> jax.Array:
@@ -146,8 +138,8 @@ class Real(_Shaped, Continuous):
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return value
 
-    def contains(self, value: jax.Array) -> jax.Array:
-        return jnp.isfinite(value)
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
+        return abs(value) < np.inf
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -169,8 +161,8 @@ class Positive(_Shaped, Continuous):
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.log(value)
 
-    def contains(self, value: jax.Array) -> jax.Array:
-        return (value > 0) & jnp.isfinite(value)
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
+        return (value > 0) & (value < np.inf)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -209,8 +201,10 @@ class Interval(Continuous):
 
     def constrain(self, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array]:
         # measured from the nearer bound, which keeps the digits where a bound is zero
-        step = (self.high - self.low) * jax.nn.sigmoid(-jnp.abs(unconstrained))
-        value = jnp.where(unconstrained < 0, self.low + step, self.high - step)
+        lower = unconstrained < 0
+        distance = jax.nn.sigmoid(jnp.where(lower, unconstrained, -unconstrained))
+        distance = (self.high - self.low) * distance
+        value = jnp.where(lower, self.low + distance, self.high - distance)
         value = jnp.clip(value, *self._edges(unconstrained.dtype))
         log_slope = -jax.nn.softplus(-unconstrained) - jax.nn.softplus(unconstrained)
         return value, jnp.sum(log_slope + math.log(self.high - self.low))
@@ -218,7 +212,7 @@ class Interval(Continuous):
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.log(value - self.low) - jnp.log(self.high - value)
 
-    def contains(self, value: jax.Array) -> jax.Array:
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
         return (value > self.low) & (value < self.high)
 
     def _edges(self, dtype: np.dtype) -> tuple[float, float]:
@@ -275,9 +269,9 @@ class Simplex(Continuous):
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.matmul(jnp.log(value), self._basis(value.dtype), precision="highest")
 
-    def contains(self, value: jax.Array) -> jax.Array:
-        total = jnp.abs(jnp.sum(value, axis=-1, keepdims=True) - 1)
-        return (value > 0) & (total < math.sqrt(jnp.finfo(value.dtype).eps))
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
+        error = abs(value.sum(axis=-1, keepdims=True) - 1)
+        return (value > 0) & (error < math.sqrt(jnp.finfo(value.dtype).eps))
 
     def _basis(self, dtype) -> np.ndarray:
         """Orthonormal columns that sum to zero (a Helmert matrix), shape (K, K - 1)."""
@@ -325,10 +319,10 @@ class Ordered(Continuous):
     def unconstrain(self, value: jax.Array) -> jax.Array:
         return jnp.concatenate([value[:1], jnp.log(jnp.diff(value))])
 
-    def contains(self, value: jax.Array) -> jax.Array:
-        first = jnp.ones_like(value[..., :1], bool)
-        rises = jnp.concatenate([first, jnp.diff(value) > 0], axis=-1)
-        return rises & jnp.isfinite(value)
+    def contains(self, value: AnyArray) -> AnyArray | np.bool_:
+        concatenate = jnp.concatenate if isinstance(value, jax.Array) else np.concatenate
+        rises = [value[..., :1] > -np.inf, value[..., 1:] > value[..., :-1]]
+        return concatenate(rises, axis=-1) & (value < np.inf)
 
 
 @dataclasses.dataclass(frozen=True, init=False)

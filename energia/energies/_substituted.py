@@ -49,7 +49,7 @@ class _Function(eqx.Module):
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function
-        self.names = parameters_of(function, getattr(function, "__name__", repr(function)))
+        self.names = parameters_of(function, getattr(function, "__name__", type(function).__name__))
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         return self.function(**{name: values[name] for name in self.names})
@@ -165,14 +165,15 @@ def _fitting(value: Any, support: Support | None, name: str) -> jax.Array:
     if array.shape != support.shape:
         raise ValueError(f"{what} needs shape {support.shape} ({support}), got {array.shape}")
     if is_concrete(array):
-        inside = np.asarray(support.contains(array))
+        numbers = np.asarray(array)
+        inside = np.asarray(support.contains(numbers))
         if not inside.all():
             where = tuple(int(i[0]) for i in np.nonzero(~inside)) if array.ndim else ()
             raise ValueError(
-                f"{what} got {np.asarray(array)[where]} at {where or 'its value'}, "
+                f"{what} got {numbers[where]} at {where or 'its value'}, "
                 f"outside its support {support}"
             )
-        return as_array(np.asarray(array).astype(support.dtype))
+        return as_array(numbers.astype(support.dtype))
     return array.astype(support.dtype)
 
 

@@ -1,7 +1,7 @@
 """Analytic test energies of the sampling literature."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -31,7 +31,7 @@ class DoubleWell(Energy):
     barrier: jax.Array
     shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, barrier: Any = 1.0, *, shape: int | tuple[int, ...] = ()):
+    def __init__(self, barrier: Any = 1.0, *, shape: int | Sequence[int] = ()):
         self.shape = as_shape(shape)
         self.barrier = broadcastable(barrier, "barrier", self.shape)
 
@@ -96,7 +96,7 @@ class Funnel(Energy):
     size: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
-    def __init__(self, size: int = 10, *, scale: float = 3.0):
+    def __init__(self, size: int = 10, *, scale: float | int = 3.0):
         self.size = check_count(size, "size", 2)
         self.scale = float(scale)
         positive(self.scale, "scale")
@@ -117,8 +117,9 @@ class Rosenbrock(Energy):
 
     Args:
         size: dimension, at least 2.
-        a: position of the minimum, $x_i = a^{2^{i-1}}$.
-        b: steepness of the valley's walls, positive.
+        a: one number or one for each term. In two dimensions the minimum, zero, is at $(a, a^2)$,
+            in more it is at $(1, \dots, 1)$ for $a = 1$.
+        b: steepness of the valley's walls, positive; one number or one for each term.
 
     References:
         Rosenbrock (1960), An automatic method for finding the greatest or least value of a
@@ -166,7 +167,7 @@ class Uniform(Energy):
 
     box: Interval = eqx.field(static=True)
 
-    def __init__(self, low: float, high: float, *, shape: int | tuple[int, ...] = ()):
+    def __init__(self, low: float | int, high: float | int, *, shape: int | Sequence[int] = ()):
         self.box = Interval(low, high, shape)
 
     def __call__(self, x: ArrayLike) -> jax.Array:
