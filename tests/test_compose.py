@@ -225,12 +225,16 @@ PRINTED = [
     (2 * (G + W).freeze(), "2·(Gaussian(x) + DoubleWell(x))  [x: real (2,); 0 parameters]"),
     (
         G + G.rename(x="z"),
-        "Gaussian(x) + Gaussian(x)|x→z  [x: real (2,), z: real (2,); 3 parameters]",
+        "Gaussian(x) + Gaussian(z)  [x: real (2,), z: real (2,); 3 parameters]",
     ),
-    ((G + W).condition(x=[1, 2]), "(Gaussian(x) + DoubleWell(x))|x=[1. 2.]  [4 parameters]"),
+    ((G + W).condition(x=[1, 2]), "Gaussian(x=[1. 2.]) + DoubleWell(x=[1. 2.])  [4 parameters]"),
     (
         three.substitute(z=lambda x, u: x).condition(y=2),
-        "three(x, y, z)|z=f(x, u), y=2  [0 parameters]",
+        "three(x, y=2, z=f(x, u))  [0 parameters]",
+    ),
+    (
+        (G + 2 * three.condition(y=2).rename(x="a")).rename(a="b").condition(b=1.0),
+        "Gaussian(x) + 2·three(a=1.0, y=2, z)  [x: real (2,); 3 parameters]",
     ),
     (
         en.mixture([G, 0.5 * W], weights=[1, 3]),
@@ -253,4 +257,4 @@ def test_print_of_a_batch_and_of_a_traced_energy():
     assert str(batch).startswith("w·Gaussian(x)")
     seen = []
     jax.jit(lambda v: seen.append(str(G.condition(x=v))))(jnp.zeros(2))
-    assert seen == ["Gaussian(x)|x=·  [3 parameters]"]
+    assert seen == ["Gaussian(x=·)  [3 parameters]"]

@@ -74,14 +74,14 @@ class Sum(_Joined):
             total = total + part
         return total
 
-    def _formula(self) -> str:
-        text, *terms = [energy._formula() for energy in self.energies]
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        text, *terms = [energy._formula(shown) for energy in self.energies]
         for term in terms:
             text += f" - {term[1:]}" if term.startswith("-") else f" + {term}"
         return text
 
-    def _factor(self) -> str:
-        return f"({self._formula()})"
+    def _factor(self, shown: Mapping[str, str] | None = None) -> str:
+        return f"({self._formula(shown)})"
 
 
 class Mixture(_Joined):
@@ -96,12 +96,12 @@ class Mixture(_Joined):
             raise TypeError(f"{self._formula()} needs scalars, got the shape {parts.shape[1:]}")
         return -jax.nn.logsumexp(self.log_weights - parts)
 
-    def _formula(self) -> str:
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         if is_concrete(self.log_weights) and self.log_weights.ndim == 1:
             weights = [f"{w:.3g}" for w in np.exp(self.log_weights)]
         else:
             weights = ["w"] * len(self.energies)
-        parts = [f"{w}: {e._formula()}" for w, e in zip(weights, self.energies, strict=True)]
+        parts = [f"{w}: {e._formula(shown)}" for w, e in zip(weights, self.energies, strict=True)]
         return f"mixture({', '.join(parts)})"
 
 
@@ -124,11 +124,11 @@ class _Wrapped(Energy):
     def _ordered(self) -> bool:
         return self.energy._ordered
 
-    def _formula(self) -> str:
-        return self.energy._formula()
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        return self.energy._formula(shown)
 
-    def _factor(self) -> str:
-        return self.energy._factor()
+    def _factor(self, shown: Mapping[str, str] | None = None) -> str:
+        return self.energy._factor(shown)
 
 
 class Scaled(_Wrapped):
@@ -140,15 +140,15 @@ class Scaled(_Wrapped):
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         return self.weight * self.energy(**self._bind(args, kwargs))
 
-    def _formula(self) -> str:
-        inner = self.energy._factor()
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        inner = self.energy._factor(shown)
         if not (is_concrete(self.weight) and self.weight.ndim == 0):
             return f"w·{inner}"
         weight = f"{float(self.weight):.4g}"
         return {"1": inner, "-1": f"-{inner}"}.get(weight, f"{weight}·{inner}")
 
-    def _factor(self) -> str:
-        formula = self._formula()
+    def _factor(self, shown: Mapping[str, str] | None = None) -> str:
+        formula = self._formula(shown)
         return f"({formula})" if formula.startswith("-") else formula
 
 

@@ -315,12 +315,14 @@ class Energy(eqx.Module):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _formula(self) -> str:
-        return f"{self._name}({', '.join(self.variables)})"
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        """The energy as a formula; `shown` has what stands in the place of a variable."""
+        shown = shown or {}
+        return f"{self._name}({', '.join(shown.get(name, name) for name in self.variables)})"
 
-    def _factor(self) -> str:
+    def _factor(self, shown: Mapping[str, str] | None = None) -> str:
         """The formula as a factor of a product: a sum stands in brackets."""
-        return self._formula()
+        return self._formula(shown)
 
     def __str__(self) -> str:
         known = [f"{n}: {s}" for n, s in self.supports.items() if s is not None]

@@ -94,17 +94,25 @@ class Substituted(Energy):
     def _ordered(self) -> bool:
         return self.energy._ordered
 
-    def _formula(self) -> str:
-        changes = []
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        return self.energy._formula(self._shown(shown or {}))
+
+    def _factor(self, shown: Mapping[str, str] | None = None) -> str:
+        return self.energy._factor(self._shown(shown or {}))
+
+    def _shown(self, outer: Mapping[str, str]) -> dict[str, str]:
+        """What stands in the place of the inner energy's variables."""
+        inner = {name: outer[name] for name in self.energy.variables if name in outer}
         for name, replacement in self.replacements.items():
             match replacement:
-                case _Name():
-                    changes.append(f"{name}→{replacement.name}")
-                case _Value():
-                    changes.append(f"{name}={_short(replacement.value)}")
+                case _Name(name=new):
+                    inner[name] = outer.get(new, new)
+                case _Value(value=value):
+                    inner[name] = f"{name}={_short(value)}"
                 case _:
-                    changes.append(f"{name}=f({', '.join(replacement.names)})")
-        return f"{self.energy._factor()}|{', '.join(changes)}"
+                    sources = (outer.get(source, source) for source in replacement.names)
+                    inner[name] = f"{name}=f({', '.join(sources)})"
+        return inner
 
 
 def condition(energy: Energy, values: Mapping[str, Any]) -> Substituted:
