@@ -12,7 +12,7 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import objectives, samplers
+from energia import objectives, samplers, testing
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
     DoubleWell,

@@ -82,7 +82,7 @@ class Registry(Generic[Base]):
             return given
         hint = f": write {given.__name__}(...)" if isinstance(given, type) else ""
         raise TypeError(
-            f"expected the name of a {self.kind} or a {self.where} object, got {given!r}{hint}"
+            f"expected the name of a {self.kind} or an {self.where} object, got {given!r}{hint}"
         )
 
 

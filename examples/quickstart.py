@@ -49,20 +49,30 @@ def right(x):
 
 
 class Digits(en.Energy):
-    """Images x of the class y under Gaussian noise of the level sigma; f is a denoiser."""
+    """Images x of the class y under Gaussian noise of the level sigma.
 
+    f is a denoiser: a perceptron of x and sigma, whose features the class scales and shifts.
+    """
+
+    features: eqx.nn.Linear
+    by_class: jax.Array
     network: eqx.nn.MLP
     frequencies: jax.Array = en.constant()
 
     def __init__(self, key):
+        keys = jax.random.split(key, 3)
         self.frequencies = jnp.geomspace(0.5, 8.0, 8)
-        self.network = eqx.nn.MLP(64 + 10 + 16, 64, 256, 3, activation=jax.nn.silu, key=key)
+        self.features = eqx.nn.Linear(64 + 2 * 8, 256, key=keys[0])
+        self.by_class = jax.random.normal(keys[1], (10, 2, 256))
+        self.network = eqx.nn.MLP(256, 64, 256, 2, activation=jax.nn.silu, key=keys[2])
 
     def __call__(self, x, y, sigma):
         phase = self.frequencies * jnp.log(sigma)
         spread = jnp.sqrt(0.5 + sigma**2)
-        features = [x / spread, jax.nn.one_hot(y, 10), jnp.sin(phase), jnp.cos(phase)]
-        guess = self.network(jnp.concatenate(features))
+        inputs = jnp.concatenate([x / spread, jnp.sin(phase), jnp.cos(phase)])
+        scale, shift = self.by_class[y]
+        features = (1 + 0.3 * scale) * self.features(inputs) + shift
+        guess = self.network(jax.nn.silu(features))
         clean = 0.5 * x / spread**2 + 0.7 * sigma * guess / spread
         return jnp.sum((x - clean) ** 2) / (2 * sigma**2)
 
@@ -132,7 +142,7 @@ def main(sampler: str, num_steps: int, out: pathlib.Path) -> None:
 
     bold = rows["3, bold"].condition(sigma=0.3)
     print(f"\n{bold}")
-    draws = en.sample(bold, sampler, key=key)
+    draws = en.sample(bold, sampler, key=key, num_samples=2000)
     print(draws.summary().head(8).to_string(), "\n")
     draws.diagnose()
 

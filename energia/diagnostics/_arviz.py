@@ -16,4 +16,5 @@ def to_arviz(positions: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray
     return arviz_base.from_dict(
         {"posterior": dict(positions), "sample_stats": dict(stats)},
         attrs={"posterior": attributes, "sample_stats": attributes},
+        check_conventions=False,  # which warn where there are more chains than draws
     )

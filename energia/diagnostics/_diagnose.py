@@ -21,7 +21,10 @@ class ConvergenceWarning(UserWarning):
 
     def __init__(self, problems: "str | list[str]"):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n  ".join(["the draws should not be trusted yet:", *self.problems]))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n  ".join(["the draws should not be trusted yet:", *self.problems])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Diagnosis:
 
     Attributes:
         max_rhat: the largest rank-normalised split R-hat; NaN where it needs more chains or draws.
-        min_ess: the smallest of bulk and tail effective sample sizes.
+        min_ess: the smallest of bulk and tail effective sample sizes (tails of 5 %; ArviZ's summary
+            takes 11 %).
         divergences: how many transitions diverged.
         bfmi: the smallest E-BFMI of a chain; None where the sampler tells no energy.
         frozen_chains: the chains that never moved.
@@ -89,29 +93,28 @@ def quick_check(positions: Arrays, stats: Arrays) -> list[str]:
 def _check(
     positions: Arrays, stats: Arrays, entries: list[tuple[str, np.ndarray]], bias: str | None
 ) -> Diagnosis:
-    from arviz_stats.base import array_stats
-
     num_chains, num_draws = next(iter(positions.values())).shape[:2]
     problems: list[str] = []
     frozen = _frozen(positions) if num_draws > 1 else ()
     rhat, min_ess, rhat_at, ess_at = np.nan, np.inf, "", ""
-    axes = {"chain_axis": 0, "draw_axis": 1}
-    for name, draws in entries if num_draws >= 4 else []:
+    not_finite: list[str] = []
+    constant: list[str] = []
+    for name, draws in entries:
         if not np.isfinite(draws).all():
-            problems.append(f"{name} has draws that are not finite")
-            continue
-        if np.ptp(draws) == 0:  # a constant has an effective sample size of N and no R-hat
-            continue
-        if num_chains > 1:
-            value = float(array_stats.rhat(draws, method="rank", **axes))
-            if not value <= rhat:
+            not_finite.append(name)
+        elif np.ptp(draws) == 0:  # it has an ESS of N and no R-hat
+            constant.append(name)
+        elif num_draws >= 4:
+            if num_chains > 1 and not (value := _rhat(draws)) <= rhat:
                 rhat, rhat_at = value, name
-        bulk = float(array_stats.ess(draws, method="bulk", **axes))
-        tail = float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes))
-        value = min(bulk, tail if np.isfinite(tail) else bulk)
-        if value < min_ess:
-            min_ess, ess_at = value, name
+            if (value := _ess(draws)) < min_ess:
+                min_ess, ess_at = value, name
     min_ess = min_ess if np.isfinite(min_ess) else np.nan
+    if not_finite:
+        problems.append(
+            f"draws of {_first(not_finite)} are not finite: the step size is too large, or the "
+            "energy is not finite there"
+        )
     if frozen:
         problems.append(
             f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): the step "
@@ -137,18 +140,58 @@ def _check(
             f"{divergences} of {num_chains * num_draws} transitions diverged: raise "
             "target_acceptance_rate, or reparametrise where the energy curves sharply"
         )
-    bfmi = None
-    if "energy" in stats and num_draws >= 4 and np.isfinite(stats["energy"]).all():
-        bfmi = float(np.min(array_stats.bfmi(stats["energy"], **axes)))
-        if bfmi < MIN_BFMI:
-            problems.append(
-                f"E-BFMI is {bfmi:.2f}, below {MIN_BFMI}: the momentum cannot follow the energy's "
-                "spread; reparametrise heavy tails or funnels"
-            )
-    if "acceptance_rate" in stats and (rate := np.mean(stats["acceptance_rate"])) < MIN_ACCEPTANCE:
+    bfmi = _bfmi(stats["energy"]) if "energy" in stats and num_draws >= 4 else None
+    if bfmi is not None and bfmi < MIN_BFMI:
+        problems.append(
+            f"E-BFMI is {bfmi:.2f}, below {MIN_BFMI}: the momentum cannot follow the energy's "
+            "spread; reparametrise heavy tails or funnels"
+        )
+    rate = np.mean(stats["acceptance_rate"]) if "acceptance_rate" in stats else 1.0
+    if not rate >= MIN_ACCEPTANCE:
         problems.append(f"the mean acceptance rate is {rate:.3f}: lower the step size")
-    notes = () if bias is None else (f"biased by design, not only by chance: {bias}",)
-    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), notes)
+    notes = [] if bias is None else [f"biased by design, not only by chance: {bias}"]
+    if deepest := int(np.sum(stats.get("reached_max_treedepth", 0))):
+        notes.append(
+            f"{deepest} of {num_chains * num_draws} trajectories were cut at the largest tree "
+            "depth: slow, not wrong; reparametrise, or raise max_num_doublings"
+        )
+    if constant and num_draws > 1 and len(frozen) < num_chains:
+        notes.append(f"every draw of {_first(constant)} is the same")
+    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), tuple(notes))
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _rhat(draws: np.ndarray) -> float:
+    """The larger of ArviZ's split R-hats of ranks and folded ranks."""
+    from arviz_stats.base import array_stats
+
+    with np.errstate(all="ignore"):
+        value = float(array_stats.rhat(draws, method="rank", chain_axis=0, draw_axis=1))
+    return np.inf if np.isnan(value) else value  # chains that each stand still, apart
+
+
+def _ess(draws: np.ndarray) -> float:
+    """The smaller of ArviZ's bulk and tail effective sample sizes."""
+    from arviz_stats.base import array_stats
+
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    with np.errstate(all="ignore"):
+        bulk = float(array_stats.ess(draws, method="bulk", **axes))
+        tail = float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes))
+    return min(bulk, tail if np.isfinite(tail) else bulk)
+
+
+def _bfmi(energy: np.ndarray) -> float | None:
+    """The smallest E-BFMI of a chain whose energies are finite and vary; None where none is."""
+    from arviz_stats.base import array_stats
+
+    with np.errstate(all="ignore"):
+        values = array_stats.bfmi(energy.astype(np.float64), chain_axis=0, draw_axis=1)
+    values = values[np.isfinite(values)]
+    return float(np.min(values)) if values.size else None
 
 
 def _entries(positions: Arrays) -> Iterator[tuple[str, np.ndarray]]:
@@ -158,7 +201,7 @@ def _entries(positions: Arrays) -> Iterator[tuple[str, np.ndarray]]:
         for index in range(flat.shape[-1]):
             where = np.unravel_index(index, draws.shape[2:]) if draws.ndim > 2 else ()
             label = name + (f"[{', '.join(str(i) for i in where)}]" if where else "")
-            yield label, np.ascontiguousarray(flat[..., index])
+            yield label, flat[..., index].astype(np.float64)
 
 
 def _frozen(positions: Arrays) -> tuple[int, ...]:
@@ -171,7 +214,7 @@ def _plain_rhat(draws: np.ndarray) -> float:
     half = draws.shape[1] // 2
     if half < 2:
         return 0.0
-    split = np.concatenate([draws[:, :half], draws[:, -half:]]).astype(np.float64)
+    split = np.concatenate([draws[:, :half], draws[:, -half:]])
     if not np.isfinite(split).all():
         return np.inf
     within = []

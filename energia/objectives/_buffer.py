@@ -26,7 +26,16 @@ class ReplayBuffer(eqx.Module):
         return next(iter(self.values.values())).shape[0]
 
     def draw(self, key: jax.Array, count: int) -> tuple[jax.Array, Values]:
-        """Slots, and the values that stand in them."""
+        """Slots, and the values that stand in them.
+
+        Raises:
+            ValueError: when there are fewer slots than that.
+        """
+        if count > self.size:
+            raise ValueError(
+                f"a replay buffer of {self.size} chains cannot give {count}: buffer_size= must be "
+                "at least the batch size"
+            )
         first = jax.random.randint(key, (), 0, self.size)
         slots = (first + jnp.arange(count)) % self.size
         return slots, {name: rows[slots] for name, rows in self.values.items()}

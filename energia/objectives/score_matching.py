@@ -48,8 +48,10 @@ class DSM(Objective):
     def __check_init__(self):
         if self.sigma.ndim > 1 or self.sigma.size == 0:
             raise ValueError(f"sigma= must be a number or a vector, got shape {self.sigma.shape}")
-        if is_concrete(self.sigma) and not np.all(np.asarray(self.sigma) > 0):
-            raise ValueError(f"sigma= must be positive, got {self.sigma}")
+        if is_concrete(self.sigma):
+            levels = np.asarray(self.sigma)
+            if not np.all((levels > 0) & np.isfinite(levels)):
+                raise ValueError(f"sigma= must be positive and finite, got {self.sigma}")
 
     def supplies(self, energy: Energy) -> tuple[str, ...]:
         return (_LEVEL,) if _LEVEL in energy.variables else ()

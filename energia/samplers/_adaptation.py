@@ -1,18 +1,49 @@
-"""Warm-up tuning shared by kernels: dual averaging of the step size, Stan's windows for a metric."""
+"""Warm-up tuning shared by kernels: dual averaging of the step size, Stan's windows."""
 
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values, as_array, strong_tree
+from energia._types import as_array, as_float, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers import _blackjax
-from energia.samplers._sampler import Kernel
+from energia.samplers._sampler import Kernel, Starts
+
+Same = TypeVar("Same", bound="StepSizeTuned")
 
 INITIAL_STEP_SIZE = 1.0
+MAX_WINDOWS = 32  # windows double in length: enough for 25 · 2³² warm-up steps
+
+
+def window_schedule(num_warmup: int) -> dict[str, np.ndarray]:
+    """Stan's windows as data of a fixed shape, so that another length compiles nothing.
+
+    A fast start and a fast end tune the step size alone; between them the metric is estimated in
+    windows that double in length. Stan's split of a warm-up below 150 steps leaves a tenth for the
+    end; here it is a third, since dual averaging begins anew at ten times the step size after each
+    window, and two steps do not bring it back.
+    """
+    initial, window, final = 75, 25, 50
+    if num_warmup < initial + window + final:
+        initial, final = num_warmup * 15 // 100, num_warmup // 3
+        window = num_warmup - initial - final
+    start, stop = (initial, num_warmup - final) if num_warmup >= 20 else (num_warmup, num_warmup)
+    ends, begin = [], start
+    while begin < stop:
+        length = window if 3 * window <= stop - begin else stop - begin
+        begin, window = begin + length, 2 * window
+        ends.append(begin - 1)
+    padding = [-1] * (MAX_WINDOWS - len(ends))
+    schedule = {
+        "last": num_warmup - 1,
+        "slow_start": start,
+        "slow_stop": stop,
+        "window_ends": ends + padding,
+    }
+    return {name: np.asarray(value, np.int32) for name, value in schedule.items()}
 
 
 class Tuning(eqx.Module):
@@ -25,36 +56,35 @@ class Tuning(eqx.Module):
 
 
 class StepSizeTuned(Kernel):
-    """A kernel whose `step_size` is tuned to `target_acceptance_rate`, and whose
-    `inverse_mass_matrix`, where it has one, is the variance of Stan's doubling windows.
+    """A kernel whose `step_size` is tuned to `target_acceptance_rate`.
 
-    A number that was given stays. The acceptance rate is averaged over the chains tuned together.
+    Its `inverse_mass_matrix`, where it has one, is the variance of Stan's doubling windows. A
+    number that was given stays. The acceptance rate is averaged over the chains tuned together.
     """
 
     step_size: eqx.AbstractVar[jax.Array | None]
     target_acceptance_rate: eqx.AbstractVar[jax.Array]
 
     def tune_init(
-        self, energy: Energy, positions: Values, num_warmup: int
-    ) -> tuple[Self, Tuning | None]:
+        self: Same, energy: Energy, positions: Starts, num_warmup: int
+    ) -> tuple[Same, Tuning | None]:
         unset = self.unset()
         if not unset:
             return self, None
         size = sum(int(np.prod(leaf.shape[1:])) for leaf in positions.values())
         metric = _blackjax.metric_init(size) if "inverse_mass_matrix" in unset else None
         initial = INITIAL_STEP_SIZE if self.step_size is None else float(self.step_size)
-        dual = _blackjax.step_size_init(np.float32(initial), 0.5)
-        tuning = Tuning(
-            dual, metric, _blackjax.window_schedule(num_warmup), "step_size" in unset
-        )
+        dual = _blackjax.step_size_init(as_float(initial), 0.5)
+        state = jax.tree.map(as_array, (dual, metric, window_schedule(num_warmup)))
+        tuning = Tuning(*state, tunes_step_size="step_size" in unset)
         filled = {"step_size": initial} if "step_size" in unset else {}
         if metric is not None:
             filled["inverse_mass_matrix"] = metric.inverse_mass_matrix
-        return strong_tree(self.replace(**filled)), jax.tree.map(as_array, tuning)
+        return strong_tree(self.replace(**filled)), tuning
 
     def tune(
-        self, tuning: Tuning | None, states: Any, info: dict[str, jax.Array], step: jax.Array
-    ) -> tuple[Self, Tuning | None]:
+        self: Same, tuning: Tuning | None, states: Any, info: dict[str, jax.Array], step: jax.Array
+    ) -> tuple[Same, Tuning | None]:
         if tuning is None:
             return self, None
         schedule, target = tuning.schedule, self.target_acceptance_rate
@@ -77,7 +107,9 @@ class StepSizeTuned(Kernel):
                 lambda: (metric, dual),
             )
             inverse_mass_matrix = metric.inverse_mass_matrix
-        changes = {} if inverse_mass_matrix is None else {"inverse_mass_matrix": inverse_mass_matrix}
+        changes = (
+            {} if inverse_mass_matrix is None else {"inverse_mass_matrix": inverse_mass_matrix}
+        )
         if tuning.tunes_step_size:
             log_step_size = jnp.where(
                 step == schedule["last"], dual.log_step_size_avg, dual.log_step_size

@@ -1,22 +1,17 @@
 """The one file that knows BlackJAX's calling convention."""
 
 import abc
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 from blackjax.adaptation.step_size import dual_averaging_adaptation
-from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.base import SamplingAlgorithm
 
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.samplers._sampler import Kernel
-
-MAX_WINDOWS = 32  # windows double in length: enough for 25 · 2³² warm-up steps
 
 
 class BlackJAXKernel(Kernel):
@@ -34,9 +29,7 @@ class BlackJAXKernel(Kernel):
         self.check_set()
         return self._algorithm(_log_density(energy)).init(position)
 
-    def step(
-        self, energy: Energy, state: Any, key: jax.Array
-    ) -> tuple[Any, dict[str, jax.Array]]:
+    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, info = self._algorithm(_log_density(energy)).step(key, state)
         return state, {**self._info(state, info), "lp": state.logdensity}
 
@@ -48,7 +41,7 @@ def _log_density(energy: Energy) -> Any:
 # --- tuning, from BlackJAX's parts
 
 
-def step_size_init(initial: float, target: Any) -> Any:
+def step_size_init(initial: jax.Array, target: Any) -> Any:
     """Start of dual averaging towards a target acceptance rate."""
     return dual_averaging_adaptation(target)[0](initial)
 
@@ -82,18 +75,3 @@ def metric_update(state: Any, positions: Values) -> Any:
 def metric_final(state: Any) -> Any:
     """End of a window: the regularised metric, and the estimate begun again."""
     return mass_matrix_adaptation(True)[2](state)
-
-
-@functools.lru_cache(maxsize=64)
-def window_schedule(num_warmup: int) -> dict[str, np.ndarray]:
-    """Stan's windows as data of a fixed shape, so that another length compiles nothing."""
-    schedule = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)
-    slow, ends = np.nonzero(schedule[:, 0])[0], np.nonzero(schedule[:, 1])[0]
-    padded = np.full(MAX_WINDOWS, -1, np.int32)
-    padded[: len(ends)] = ends
-    return {
-        "last": np.asarray(num_warmup - 1, np.int32),
-        "slow_start": np.asarray(slow[0] if len(slow) else num_warmup, np.int32),
-        "slow_stop": np.asarray(slow[-1] + 1 if len(slow) else num_warmup, np.int32),
-        "window_ends": padded,
-    }

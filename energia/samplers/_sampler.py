@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,6 +14,10 @@ from energia._types import Values, is_concrete
 from energia.energies._energy import Energy
 
 registry: "Registry[Sampler]" = Registry("sampler", "en.samplers")
+
+
+Same = TypeVar("Same", bound="Kernel")  # what Self says, which beartype reads in a class only
+Starts = Mapping[str, jax.Array | np.ndarray]
 
 
 class Sampler(eqx.Module):
@@ -45,9 +50,7 @@ class Kernel(Sampler):
         """The state of a chain at a position: any pytree with an attribute `position`."""
 
     @abc.abstractmethod
-    def step(
-        self, energy: Energy, state: Any, key: jax.Array
-    ) -> tuple[Any, dict[str, jax.Array]]:
+    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         """One transition: the new state, and a flat dict of what was seen.
 
         The dict has ArviZ's names (`acceptance_rate`, `diverging`, `lp`, ...); keys that begin with
@@ -56,17 +59,22 @@ class Kernel(Sampler):
         """
 
     def tune_init(
-        self, energy: Energy, positions: Values, num_warmup: int
-    ) -> tuple[Self, Any]:
-        """Before warm-up: the kernel with every unset number filled by an array, and the state of
-        tuning. `positions` has a leading axis over the chains that are tuned together."""
+        self: Same, energy: Energy, positions: Starts, num_warmup: int
+    ) -> tuple[Same, Any]:
+        """Before warm-up: the kernel with every unset number filled, and the state of tuning.
+
+        What is filled are arrays. `positions` has a leading axis over the chains that are tuned
+        together.
+        """
         return self, None
 
     def tune(
-        self, tuning: Any, states: Any, info: dict[str, jax.Array], step: jax.Array
-    ) -> tuple[Self, Any]:
-        """After warm-up step number `step`, from states and info with a leading axis over the
-        chains that are tuned together: the kernel to go on with, and the state of tuning."""
+        self: Same, tuning: Any, states: Any, info: dict[str, jax.Array], step: jax.Array
+    ) -> tuple[Same, Any]:
+        """After warm-up step number `step`: the kernel to go on with, and the state of tuning.
+
+        States and info have a leading axis over the chains that are tuned together.
+        """
         return self, tuning
 
     def unset(self) -> tuple[str, ...]:
@@ -76,13 +84,13 @@ class Kernel(Sampler):
     def check_set(self) -> None:
         """Raise where a number is missing: called by `init`, so before anything compiles."""
         if missing := self.unset():
-            fields = ", ".join(f"{name}=..." for name in missing)
+            name, fields = type(self).__name__, ", ".join(f"{field}=..." for field in missing)
             raise ValueError(
-                f"{type(self).__name__} is not tuned: give {type(self).__name__}({fields}), or draw "
-                "with en.sample and num_warmup > 0, which tunes it"
+                f"{name} is not tuned: give {name}({fields}), or draw with en.sample and "
+                "num_warmup > 0, which tunes it"
             )
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: Same, **changes: Any) -> Same:
         """A copy with other numbers."""
         return dataclasses.replace(self, **changes)
 
@@ -115,8 +123,9 @@ def positive(sampler: Sampler, *names: str) -> None:
     """Raise where a concrete number of a sampler is not positive and finite."""
     for name in names:
         value = getattr(sampler, name)
-        if value is not None and is_concrete(value):
-            if not np.all((np.asarray(value) > 0) & np.isfinite(np.asarray(value))):
-                raise ValueError(
-                    f"{type(sampler).__name__}({name}=...) must be positive and finite, got {value}"
-                )
+        if value is None or not is_concrete(value):
+            continue
+        if not np.all((np.asarray(value) > 0) & np.isfinite(np.asarray(value))):
+            raise ValueError(
+                f"{type(sampler).__name__}({name}=...) must be positive and finite, got {value}"
+            )

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from blackjax.base import SamplingAlgorithm
 
-from energia._types import as_array, as_float, check_count, is_concrete, optional_float
+from energia._types import Values, as_array, as_float, check_count, is_concrete, optional_float
+from energia.energies._energy import Energy
 from energia.samplers._adaptation import StepSizeTuned
 from energia.samplers._blackjax import BlackJAXKernel
 from energia.samplers._sampler import GradientBased, VariableLength, positive, registry
@@ -33,24 +34,38 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
         if metric is not None and metric.ndim == 1:
             positive(self, "inverse_mass_matrix")
 
+    def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
+        size, metric = sum(leaf.size for leaf in position.values()), self.inverse_mass_matrix
+        if metric is not None and metric.shape not in ((size,), (size, size)):
+            raise ValueError(
+                f"{type(self).__name__}(inverse_mass_matrix=...) must have shape ({size},) or "
+                f"({size}, {size}), for the {size} entries of {sorted(position)} in unconstrained "
+                f"space; got {metric.shape}"
+            )
+        return super().init(energy, position, key)
+
 
 @registry.register("hmc")
 class HMC(_Hamiltonian):
     r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
 
     Warm-up tunes the step size to the target acceptance rate (dual averaging) and a diagonal
-    inverse mass matrix to the variances (Stan's doubling windows).
+    inverse mass matrix to the variances (Stan's doubling windows). Each transition draws its own
+    step size, $\epsilon\,\mathrm{Uniform}(1 - j, 1 + j)$: with one length for all, trajectories may
+    come back to where they began, and on a Gaussian with a tuned metric all coordinates do so at
+    once.
 
     Args:
         step_size: of the leapfrog integrator, positive; None: tuned.
         inverse_mass_matrix: shape (n,) for a diagonal or (n, n), over the variables sorted by name
             and flattened, in unconstrained space; None: tuned.
         num_integration_steps: leapfrog steps a transition, at least 1.
+        step_size_jitter: $j$, in [0, 1); 0: every transition has the same step size.
         target_acceptance_rate: in (0, 1).
 
     References:
-        Duane et al. (1987), Hybrid Monte Carlo. Neal (2011), MCMC using Hamiltonian dynamics.
-        Hoffman and Gelman (2014), The No-U-Turn sampler (dual averaging).
+        Duane et al. (1987), Hybrid Monte Carlo. Neal (2011), MCMC using Hamiltonian dynamics
+        (random step sizes). Hoffman and Gelman (2014), The No-U-Turn sampler (dual averaging).
 
     Example:
         >>> import energia as en
@@ -59,11 +74,22 @@ class HMC(_Hamiltonian):
     """
 
     num_integration_steps: jax.Array = eqx.field(default=10, converter=as_array, kw_only=True)
+    step_size_jitter: jax.Array = eqx.field(default=0.3, converter=as_float, kw_only=True)
 
     def __check_init__(self):
-        steps = self.num_integration_steps
+        steps, jitter = self.num_integration_steps, self.step_size_jitter
         if is_concrete(steps) and steps.ndim == 0:
             check_count(steps.item(), "num_integration_steps", 1)
+        if is_concrete(jitter) and not np.all((np.asarray(jitter) >= 0) & (np.asarray(jitter) < 1)):
+            raise ValueError(f"step_size_jitter must lie in [0, 1), got {jitter}")
+
+    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        key_jitter, key = jax.random.split(key)
+        jitter = self.step_size_jitter
+        step_size = self.step_size * jax.random.uniform(
+            key_jitter, (), jitter.dtype, 1 - jitter, 1 + jitter
+        )
+        return BlackJAXKernel.step(self.replace(step_size=step_size), energy, state, key)
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.hmc(

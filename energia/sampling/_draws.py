@@ -12,7 +12,7 @@ import numpy as np
 from energia._types import check_count
 from energia.diagnostics import ConvergenceWarning, Diagnosis, diagnose, quick_check, to_arviz
 from energia.energies._energy import Energy
-from energia.samplers._sampler import Kernel
+from energia.samplers._sampler import Kernel, Sampler
 from energia.sampling import _driver, _storage
 from energia.sampling._progress import Progress
 
@@ -35,14 +35,16 @@ class _Arrays(Mapping[str, Any]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        return "{" + ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._arrays.items()) + "}"
+        return (
+            "{" + ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._arrays.items()) + "}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Draws(Mapping[str, Any]):
-    """Draws by variable name, with statistics, diagnostics, saving and going on.
+    r"""Draws by variable name, with statistics, diagnostics, saving and going on.
 
-    `draws['x']` is a JAX array of shape (chain, draw, \\*shape); `draws.stats['lp']` is minus the
+    `draws['x']` is a JAX array of shape (chain, draw, \*shape); `draws.stats['lp']` is minus the
     energy at each draw, and the other statistics have ArviZ's names.
 
     Attributes:
@@ -128,6 +130,7 @@ class Draws(Mapping[str, Any]):
             )
         begin = self.steps
         end = (self.num_warmup if begin == 0 else begin) + count * self.thin
+        _driver.check_length(end)
         label = f"{type(self.sampler).__name__}, {self.num_chains} chains"
         with Progress(label, (end - begin) * self.num_chains, progress) as bar:
             per_call = 1 if self.run.method == "parallel" else self.num_chains
@@ -148,8 +151,7 @@ class Draws(Mapping[str, Any]):
     # --- diagnostics
 
     def to_arviz(self) -> Any:
-        """An xarray `DataTree` with the groups posterior and sample_stats: every ArviZ function
-        takes it.
+        """An xarray `DataTree` that every ArviZ function takes: posterior and sample_stats.
 
         Example:
             >>> import energia as en, jax, jax.numpy as jnp
@@ -202,7 +204,7 @@ class Draws(Mapping[str, Any]):
         path: str | os.PathLike[str],
         *,
         energy: Energy | None = None,
-        sampler: Kernel | None = None,
+        sampler: str | Sampler | None = None,
     ) -> "Draws":
         """Read draws that `save` wrote.
 
@@ -212,7 +214,8 @@ class Draws(Mapping[str, Any]):
             sampler: the sampler, where its class is not registered under a name.
 
         Raises:
-            ValueError: when the file is of another kind, or was made with another energy.
+            ValueError: when the file is damaged or of another kind, or the energy or the sampler is
+                another one.
         """
         return _storage.load(path, energy, sampler)
 

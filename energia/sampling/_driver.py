@@ -2,9 +2,10 @@
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from typing import Any, Literal
 
 import equinox as eqx
@@ -22,6 +23,7 @@ CHUNK_BYTES = 2**26
 CHUNK_DRAWS = 1024
 FIRST_SLICE = 64
 SLICE_SECONDS = 0.5
+MAX_STEPS = 2**31 - 2  # steps are counted in 32 bits; the key of the one after them starts a chain
 
 
 def _count(value: Any) -> jax.Array:
@@ -53,7 +55,7 @@ def init_states(run: Run, kernels: Kernel, positions: Values, keys: jax.Array) -
 
     def init(kernel, position, key):
         key = jax.random.wrap_key_data(key, impl=run.key_impl)
-        return kernel.init(run.target, position, jax.random.fold_in(key, 2**31 - 1))
+        return kernel.init(run.target, position, jax.random.fold_in(key, MAX_STEPS + 1))
 
     axes = (None, 0, 0) if run.method == "together" else (eqx.if_array(0), 0, 0)
     return eqx.filter_vmap(init, in_axes=axes)(kernels, positions, keys)
@@ -70,8 +72,10 @@ def _advance(fixed: tuple[Run, jax.Array, jax.Array, jax.Array], chain: Chain) -
 
 
 def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.Array) -> Any:
-    """The loop. The key of step t is fold_in(chain key, t), t absolute, so that the draws do not
-    depend on where a run is cut.
+    """The loop over steps.
+
+    The key of step t is fold_in(chain key, t), t absolute, so that the draws do not depend on where
+    a run is cut.
 
     A draw's slot in the buffer is written at each of its thinned steps and the last one stays.
     Warm-up needs no branch: it writes slot 0, which the first draw overwrites.
@@ -156,9 +160,17 @@ def choose_method(kernel: Kernel, chain_method: str, num_chains: int) -> Method:
     return "parallel" if on_cpu and (waits or num_chains == 1) else "vectorized"
 
 
+def check_length(steps: int) -> None:
+    """Raise where a run has more steps than can be counted."""
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"a chain of {steps} steps (num_warmup + num_samples * thin) is too long: at most "
+            f"{MAX_STEPS}"
+        )
+
+
 def tune_init(run: Run, kernel: Kernel, positions: dict[str, np.ndarray]) -> tuple[Kernel, Any]:
-    """Kernels and tuning before the first step, with a leading axis over chains that each have
-    their own."""
+    """Kernels and tuning before the first step, a leading axis over chains that have their own."""
     num_warmup = int(run.num_warmup)
     if run.method == "together":
         return kernel.tune_init(run.target, positions, num_warmup) if num_warmup else (kernel, None)
@@ -171,10 +183,11 @@ def tune_init(run: Run, kernel: Kernel, positions: dict[str, np.ndarray]) -> tup
     return _stack(pairs)
 
 
-def chunk_draws(positions: Values, method: Method) -> int:
+def chunk_draws(positions: dict[str, np.ndarray], method: Method) -> int:
     """How many draws one program buffers: a power of two, bounded in number and in memory."""
-    bytes_a_draw = sum(leaf.nbytes // (leaf.shape[0] if method == "parallel" else 1)
-                       for leaf in positions.values())
+    bytes_a_draw = sum(
+        leaf.nbytes // (leaf.shape[0] if method == "parallel" else 1) for leaf in positions.values()
+    )
     fitting = max(CHUNK_BYTES // max(bytes_a_draw, 1), 16)
     return min(CHUNK_DRAWS, 2 ** (fitting.bit_length() - 1))
 
@@ -188,9 +201,9 @@ def advance(
     report: Callable[[int], None],
 ) -> tuple[Chain, dict[str, Any]]:
     """Steps begin to end of all chains: the chains, and arrays (chain, draw, ...) as NumPy's."""
-    go = functools.partial(_slices, run, begin=begin, end=end, report=report)
+    go = functools.partial(_slices, run, begin=begin, end=end)
     if run.method != "parallel":
-        chains, seen = go(keys, _on_device(chains))
+        chains, seen = go(keys, _on_device(chains), report=report)
         if run.method == "together":
             seen = jax.tree.map(lambda rows: np.moveaxis(rows, 1, 0), seen)
         return _on_host(chains), seen
@@ -199,11 +212,31 @@ def advance(
     # compiles once, here, so that the threads find it done
     singles[0], _ = _advance((run, keys[0], np.int32(0), np.int32(0)), singles[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    ended = threading.Event()
+
+    def watched(steps: int) -> None:
+        if ended.is_set():
+            raise CancelledError
+        report(steps)
+
+    def one(chain: int) -> tuple[Chain, dict[str, Any]]:
+        return go(keys[chain], singles[chain], report=watched)
+
     with ThreadPoolExecutor(min(count, cores or 1)) as pool:
-        results = list(pool.map(lambda c: go(keys[c], singles[c]), range(count)))
-    ended = [_on_host(chain) for chain, _ in results]
+        # settings made by a context manager (jax.enable_x64, say) hold in this thread alone
+        if pool.submit(lambda: jax.config.values).result() != jax.config.values:
+            results = [one(chain) for chain in range(count)]
+        else:
+            tasks = [pool.submit(one, chain) for chain in range(count)]
+            try:
+                for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+                    task.result()  # raises what a chain raised
+                results = [task.result() for task in tasks]
+            except BaseException:
+                ended.set()  # the other chains end with their slice
+                raise
     stack = functools.partial(jax.tree.map, lambda *rows: np.stack(rows))
-    return _stack(ended), stack(*(seen for _, seen in results))
+    return _stack(_on_host(chain) for chain, _ in results), stack(*(seen for _, seen in results))
 
 
 def _slices(

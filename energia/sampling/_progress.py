@@ -1,9 +1,10 @@
 """One progress line: in place in a terminal, plain and rare lines elsewhere."""
 
+import io
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any
 
 REFRESH_SECONDS = 0.2
 LINE_SECONDS = 10.0
@@ -19,7 +20,9 @@ class Progress:
         stream: where to write.
     """
 
-    def __init__(self, label: str, total: int, show: bool | None, stream: TextIO | None = None):
+    def __init__(
+        self, label: str, total: int, show: bool | None, stream: io.TextIOBase | None = None
+    ):
         self.stream = sys.stderr if stream is None else stream
         self.in_place = bool(getattr(self.stream, "isatty", lambda: False)())
         self.show = self.in_place if show is None else bool(show)

@@ -9,7 +9,7 @@ from energia._types import check_count, check_key, strong_tree
 from energia.diagnostics import preload
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
-from energia.samplers._sampler import GradientBased, Kernel, Sampler, registry
+from energia.samplers._sampler import DiscreteSpace, GradientBased, Kernel, Sampler, registry
 from energia.sampling import _driver, _starts
 from energia.sampling._draws import Draws
 
@@ -74,6 +74,7 @@ def sample(
     num_warmup = check_count(num_warmup, "num_warmup", 0)
     num_samples = check_count(num_samples, "num_samples", 1)
     thin = check_count(thin, "thin", 1)
+    _driver.check_length(num_warmup + num_samples * thin)
     preload()
     method = _driver.choose_method(kernel, chain_method, num_chains)
     given = _starts.given_starts(energy, init, num_chains)
@@ -112,12 +113,13 @@ def prepare(
         kernel.check_set()
     target = Unconstrained(strong_tree(_starts.with_shapes(energy, starts)))
     discrete = [name for name, support in target.supports.items() if support and support.discrete]
-    if discrete and isinstance(kernel, GradientBased):
-        name = discrete[0]
+    if discrete and not isinstance(kernel, DiscreteSpace):
+        name, gradient = discrete[0], isinstance(kernel, GradientBased)
         raise TypeError(
-            f"{type(kernel).__name__} moves along gradients, and {name!r} is discrete "
-            f"({target.supports[name]}): fix it with .condition({name}=...), sum it out with "
-            f".marginalize({name!r}), or use a sampler for discrete variables ('gibbs')"
+            f"{type(kernel).__name__} moves {'along gradients' if gradient else 'real variables'}, "
+            f"and {name!r} is discrete ({target.supports[name]}): fix it with "
+            f".condition({name}=...) (samplers of discrete variables, such as 'gibbs', and "
+            "marginalize are to come)"
         )
     _starts.check_scalar(target.energy)
     positions = _starts.draw_starts(target, starts, seeds, isinstance(kernel, GradientBased))

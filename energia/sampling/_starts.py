@@ -70,6 +70,8 @@ def _given(name: str, value: Any, support: Support | None, num_chains: int) -> n
     array = array.astype(support.dtype)
     if not np.isfinite(array).all():
         raise ValueError(f"{what} is not finite: {array[~np.isfinite(array)][0]}")
+    if isinstance(support, Real):
+        return array
     inside = np.asarray(jax.vmap(support.contains)(jnp.asarray(array)))
     if not inside.all():
         where = tuple(int(i[0]) for i in np.nonzero(~inside))

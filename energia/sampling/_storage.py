@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,16 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from energia._types import Values
 from energia.energies._energy import Energy
-from energia.samplers._sampler import Kernel, Sampler, registry
+from energia.samplers._sampler import Sampler, registry
+from energia.sampling._driver import Chain, Run
 
 if TYPE_CHECKING:
     from energia.sampling._draws import Draws
 
 FORMAT = "energia.draws/1"
+SAME = 1e-3  # tolerance on an energy that other hardware may have computed
 
 
 def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], meta: Any) -> None:
@@ -26,9 +29,9 @@ def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], meta:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"the folder {folder!r} does not exist: make it first")
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             np.savez(file, __meta__=np.asarray(json.dumps(meta)), **arrays)  # pyright: ignore
             file.flush()
             os.fsync(file.fileno())
@@ -47,7 +50,8 @@ def read_npz(path: str | os.PathLike[str], format: str) -> tuple[dict[str, np.nd
         ValueError: when the file is damaged or of another kind.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # np.load leaves a damaged file open that it opened itself
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop("__meta__").item())
         found = meta["format"]
@@ -61,16 +65,19 @@ def read_npz(path: str | os.PathLike[str], format: str) -> tuple[dict[str, np.nd
 
 
 def encode(config: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
-    """A sampler's configuration as JSON; its arrays go into `arrays`."""
+    """A sampler's configuration as JSON; its arrays go into `arrays`.
+
+    None where its class is not registered, or a field holds more than numbers, names and samplers.
+    """
     if isinstance(config, Sampler):
         name = registry.name_of(type(config))
-        if name is None:
-            return None
         fields = {
             field.name: encode(getattr(config, field.name), arrays, f"{prefix}/{field.name}")
             for field in dataclasses.fields(config)
         }
-        return {"sampler": name, "fields": fields}
+        return (
+            None if name is None or None in fields.values() else {"sampler": name, "fields": fields}
+        )
     if eqx.is_array(config):
         arrays[prefix] = np.asarray(config)
         return {"array": prefix}
@@ -80,8 +87,8 @@ def encode(config: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
 
 
 def decode(data: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The inverse of `encode`; None where something could not be encoded."""
-    if data is None:
+    """The inverse of `encode`; None where there is nothing, or its class is not registered here."""
+    if data is None or ("sampler" in data and data["sampler"] not in registry.names()):
         return None
     if "array" in data:
         return arrays[data["array"]]
@@ -98,56 +105,49 @@ def save(draws: "Draws", path: str | os.PathLike[str]) -> None:
     arrays = {f"positions/{name}": value for name, value in draws.positions.items()}
     arrays |= {f"stats/{name}": value for name, value in draws._stats.items()}
     arrays["keys"] = draws.chain_keys
-    leaves = jax.tree.leaves(eqx.filter(draws.chains, eqx.is_array))
-    arrays |= {f"chains/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    arrays |= {f"chains/{index}": leaf for index, leaf in enumerate(_leaves(draws))}
     meta = {
         "format": FORMAT,
         "energia": __version__,
         "jax": jax.__version__,
-        "energy": None if draws.energy is None else draws.energy._formula(),
+        "energy": draws.energy._formula() if draws.energy else draws.meta.get("energy"),
         "sampler": encode(draws.sampler, arrays, "sampler"),
         "steps": draws.steps,
         "num_warmup": draws.num_warmup,
         "thin": draws.thin,
         "key_impl": draws.run.key_impl if draws.run else draws.meta.get("key_impl"),
         "method": draws.run.method if draws.run else draws.meta.get("method"),
-        "leaves": len(leaves),
+        "leaves": len(_leaves(draws)),
     }
     write_npz(path, arrays, meta)
 
 
+def _leaves(draws: "Draws") -> list[np.ndarray]:
+    """The arrays of the chains: of draws loaded without an energy, as they were in the file."""
+    if draws.chains is None:
+        return draws.meta.get("chains", [])
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(draws.chains, eqx.is_array))]
+
+
 def load(
-    path: str | os.PathLike[str], energy: Energy | None, sampler: Kernel | None
+    path: str | os.PathLike[str], energy: Energy | None, sampler: str | Sampler | None
 ) -> "Draws":
     """See `Draws.load`."""
     from energia.sampling._draws import Draws
-    from energia.sampling._sample import prepare
 
     arrays, meta = read_npz(path, FORMAT)
     positions = {n[10:]: a for n, a in arrays.items() if n.startswith("positions/")}
     stats = {n[6:]: a for n, a in arrays.items() if n.startswith("stats/")}
-    kernel = sampler if sampler is not None else decode(meta["sampler"], arrays)
-    leaves = [arrays[f"chains/{index}"] for index in range(meta["leaves"])]
-    run = chains = None
+    kernel = decode(meta["sampler"], arrays) if sampler is None else registry.resolve(sampler)
+    meta["chains"] = [arrays[f"chains/{index}"] for index in range(meta["leaves"])]
+    run, chains = None, None
     if energy is not None:
         if kernel is None:
             raise ValueError(
                 f"{path} was drawn by a sampler that is not registered: give sampler= as well"
             )
         last = {name: value[:, -1] for name, value in positions.items()}
-        if set(energy.variables) != set(last):
-            raise ValueError(
-                f"{path} holds the variables {tuple(last)}, the energy has {energy.variables}"
-            )
-        run, fresh = prepare(
-            energy, kernel, arrays["keys"], meta["key_impl"], meta["num_warmup"], meta["thin"],
-            meta["method"], last, [],
-        )
-        dynamic, static = eqx.partition(fresh, eqx.is_array)
-        old, structure = jax.tree.flatten(dynamic)
-        if [a.shape for a in old] != [a.shape for a in leaves]:
-            raise ValueError(f"{path} was made with another energy or another sampler")
-        chains = eqx.combine(jax.tree.unflatten(structure, leaves), static)
+        run, chains = _resume(path, energy, kernel, arrays["keys"], meta, last, stats["lp"][:, -1])
     return Draws(
         energy=energy,
         sampler=kernel,
@@ -161,3 +161,46 @@ def load(
         chains=chains,
         meta=meta,
     )
+
+
+def _resume(
+    path: Any,
+    energy: Energy,
+    kernel: Any,
+    keys: np.ndarray,
+    meta: dict[str, Any],
+    last: dict[str, np.ndarray],
+    lp: np.ndarray,
+) -> tuple[Run, Chain]:
+    """The run and its chains as they were saved, if this is the energy that was sampled."""
+    from energia.sampling._sample import prepare
+
+    if set(energy.variables) != set(last):
+        raise ValueError(
+            f"{path} holds the variables {tuple(last)}, the energy has {energy.variables}"
+        )
+    for name, support in energy.supports.items():
+        if support is not None and support.shape != (shape := last[name].shape[1:]):
+            raise ValueError(f"{path} holds {name!r} of shape {shape}, the energy needs {support}")
+    counts = meta["num_warmup"], meta["thin"]
+    run, fresh = prepare(energy, kernel, keys, meta["key_impl"], *counts, meta["method"], last, [])
+    found = -np.asarray(_energies(run.target.energy, last))
+    wrong = ~np.isclose(found, lp, rtol=SAME, atol=SAME)
+    if wrong.any():
+        raise ValueError(
+            f"{path} was made with another energy: at the last draw of chain {np.argmax(wrong)} "
+            f"minus the energy is {found[wrong][0]:.8g}, in the file {lp[wrong][0]:.8g}"
+        )
+    dynamic, static = eqx.partition(fresh, eqx.is_array)
+    old, structure = jax.tree.flatten(dynamic)
+    if [(a.shape, a.dtype) for a in old] != [(a.shape, a.dtype) for a in meta["chains"]]:
+        raise ValueError(
+            f"{path} was made with another energy, another sampler than {kernel}, or in another "
+            "precision (jax_enable_x64)"
+        )
+    return run, eqx.combine(jax.tree.unflatten(structure, meta["chains"]), static)
+
+
+@eqx.filter_jit
+def _energies(energy: Energy, values: Values) -> jax.Array:
+    return jax.vmap(energy.at)(values)

@@ -1,8 +1,8 @@
 """Checkpoints: atomic, without pickle, and only for the run that wrote them."""
 
+import dataclasses
 import os
 import re
-import zlib
 from typing import Any
 
 import equinox as eqx
@@ -11,70 +11,96 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia.sampling._storage import read_npz, write_npz
-from energia.training._loop import Train
+from energia.training._fingerprint import host
 
 FORMAT = "energia.checkpoint/1"
 NAME = "checkpoint.npz"
+_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{32}\.tmp")  # the names that write_npz gives
+
+Folder = str | os.PathLike[str]
 
 
-def structure_of(tree: Any) -> str:
-    """Structure, shapes and dtypes as text that is the same in every process."""
-    arrays, static = eqx.partition(tree, eqx.is_array)
-    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arrays)]
-    text = f"{jax.tree.structure(tree)} {shapes} {jax.tree.leaves(static)}"
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds: the arrays of training, its history, and its step."""
+
+    folder: str
+    arrays: list[np.ndarray]
+    history: dict[str, np.ndarray]
+    step: int
+
+    def restore(self, shapes: Any, key: jax.Array) -> Any:
+        """The state of training, from its structure with shapes in place of arrays.
+
+        Raises:
+            ValueError: when the arrays do not fit.
+        """
+        dynamic, static = eqx.partition(shapes, lambda leaf: hasattr(leaf, "dtype"))
+        wanted, structure = jax.tree.flatten(dynamic)
+        if len(wanted) == len(self.arrays):
+            arrays = [
+                _as(like, saved, key) for like, saved in zip(wanted, self.arrays, strict=True)
+            ]
+            if all(
+                a.shape == b.shape and a.dtype == b.dtype
+                for a, b in zip(arrays, wanted, strict=True)
+            ):
+                return eqx.combine(jax.tree.unflatten(structure, arrays), static)
+        raise ValueError(
+            f"the checkpoint in {self.folder!r} does not fit this run, though model, objective and "
+            "optimizer are the same: other versions of their libraries wrote it. Give another "
+            "checkpoint= folder"
+        )
 
 
-def checksum(tree: Any) -> int:
-    """A checksum of the numbers in the arrays."""
-    total = 0
-    for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
-        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
-    return total
+def _as(like: Any, saved: np.ndarray, key: jax.Array) -> jax.Array:
+    """An array of the dtype of another, from what a file holds."""
+    if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(key))
+    # NumPy reads back bfloat16 as raw bytes
+    return jnp.asarray(saved.view(like.dtype) if saved.dtype.kind == "V" else saved)
 
 
 def save(
-    folder: str | os.PathLike[str],
-    train: Train,
+    folder: Folder,
+    train: Any,
     history: dict[str, np.ndarray],
     step: int,
     identity: dict[str, Any],
 ) -> None:
     """Write the state of training, whole or not at all."""
     leaves = jax.tree.leaves(eqx.filter(train, eqx.is_array))
-    arrays = {f"train/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    arrays = {f"train/{index}": host(leaf) for index, leaf in enumerate(leaves)}
     arrays |= {f"history/{name}": values for name, values in history.items()}
     meta = {"format": FORMAT, "step": step, "identity": identity, "leaves": len(leaves)}
     write_npz(os.path.join(folder, NAME), arrays, meta)
 
 
-def load(
-    folder: str | os.PathLike[str], train: Train, identity: dict[str, Any]
-) -> tuple[Train, dict[str, np.ndarray], int] | None:
-    """The state of training, its history and its step; None where there is no checkpoint yet.
+def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
+    """The checkpoint in a folder; None, and the folder made, where there is none yet.
 
     Raises:
         ValueError: when the checkpoint is damaged, or another run wrote it.
     """
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(folder):  # what a killed process left half written
-        if name.startswith(".") and name.endswith(".tmp"):
+        if _LEFT_BEHIND.fullmatch(name):
             os.unlink(os.path.join(folder, name))
-    path = os.path.join(folder, NAME)
+    path, where = os.path.join(folder, NAME), os.fspath(folder)
     if not os.path.exists(path):
         return None
-    arrays, meta = read_npz(path, FORMAT)
-    for what, value in identity.items():
-        if meta["identity"].get(what) != value:
-            raise ValueError(
-                f"the checkpoint in {os.fspath(folder)!r} was written with another {what}. "
-                "Run the same line again to resume it, or give another checkpoint= folder"
-            )
-    dynamic, static = eqx.partition(train, eqx.is_array)
-    old, structure = jax.tree.flatten(dynamic)
-    leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
-    if [(a.shape, a.dtype) for a in old] != [(a.shape, a.dtype) for a in leaves]:
-        raise ValueError(f"the checkpoint in {os.fspath(folder)!r} is of another model")
-    train = eqx.combine(jax.tree.unflatten(structure, [jnp.asarray(a) for a in leaves]), static)
-    history = {n[8:]: a for n, a in arrays.items() if n.startswith("history/")}
-    return train, history, int(meta["step"])
+    try:
+        arrays, meta = read_npz(path, FORMAT)
+        written, step = meta["identity"], int(meta["step"])
+        leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
+    except Exception as error:  # what a damaged archive raises is beyond listing
+        raise ValueError(
+            f"the checkpoint in {where!r} is damaged: {error}. Delete {path} to begin again"
+        ) from error
+    if different := [what for what, value in identity.items() if written.get(what) != value]:
+        raise ValueError(
+            f"the checkpoint in {where!r} was written with another {' and '.join(different)}. "
+            "Run the same line again to resume it, or give another checkpoint= folder"
+        )
+    history = {n.removeprefix("history/"): a for n, a in arrays.items() if n.startswith("history/")}
+    return Saved(str(where), leaves, history, step)

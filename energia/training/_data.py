@@ -1,19 +1,23 @@
-"""Data for `fit`: checked rows in memory, or a stream of batches."""
+"""Checks of data for `fit`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from energia._types import float_dtype
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective
+from energia.supports import Interval, Support
 
 Rows = dict[str, np.ndarray]
 
 
-def check_variables(energy: Energy, objective: Objective, names: Iterable[str]) -> None:
+def check_variables(
+    energy: Energy, objective: Objective, names: Iterable[str], what: str = "the data"
+) -> None:
     """Raise unless data with these names is what the objective needs of the energy.
 
     Raises:
@@ -24,60 +28,77 @@ def check_variables(energy: Energy, objective: Objective, names: Iterable[str]) 
     variables = energy.variables
     if unknown := [name for name in names if name not in variables]:
         raise ValueError(
-            f"the data has {unknown}; the variables of {energy._formula()} are {variables}"
+            f"{what} has {unknown}; the variables of {energy._formula()} are {variables}"
         )
     if unknown := [name for name in objective.given if name not in variables]:
         raise ValueError(f"given={unknown} names no variable of {energy._formula()}: {variables}")
     if doubled := [name for name in names if name in supplied]:
-        raise ValueError(f"the data has {doubled}, which {type(objective).__name__} makes itself")
+        raise ValueError(f"{what} has {doubled}, which {type(objective).__name__} makes itself")
     if missing := [name for name in variables if name not in (*names, *supplied)]:
         raise ValueError(
-            f"the data lacks {missing} of {energy._formula()}: add it, fix it with "
+            f"{what} lacks {missing} of {energy._formula()}: add it, fix it with "
             f".condition({missing[0]}=...), or sum it out with .marginalize({missing[0]!r})"
         )
     if not objective.modelled(energy):
         raise ValueError("every variable is given: there is nothing left to model")
 
 
-def rows_of(energy: Energy, data: Any, what: str = "the data") -> Rows:
+def check_datum(energy: Energy, objective: Objective, datum: Any) -> None:
+    """Raise unless what `augment` gives, as shapes, is a datum of the energy."""
+    if not isinstance(datum, Mapping):
+        raise TypeError(f"augment(datum, key) must return a dict by variable name, got {datum!r}")
+    check_variables(energy, objective, datum, "what augment() gives")
+    for name, value in datum.items():
+        support, dtype = energy.supports[name], jnp.dtype(value.dtype)
+        if support is not None and value.shape != support.shape:
+            raise ValueError(
+                f"augment() gives {name!r} the shape {value.shape}, {support} was expected"
+            )
+        wanted = support.dtype if support is not None else float_dtype()
+        known = support is not None or name not in objective.given
+        if known and _is_float(dtype) != _is_float(wanted):
+            raise TypeError(f"augment() gives {name!r} the dtype {dtype}, {wanted} was expected")
+
+
+def rows_of(
+    energy: Energy,
+    data: Any,
+    what: str = "the data",
+    *,
+    given: tuple[str, ...] = (),
+    raw: bool = False,
+) -> Rows:
     """Data as a dict of arrays with one leading axis over rows, in the dtypes of the supports.
+
+    Of unknown support, variables are real, and those of `given` what they are. `raw` data, which an
+    augmentation will turn into the energy's variables, may have any shape and dtype.
 
     Raises:
         TypeError, ValueError: for another number of rows, another shape, or values that are not
-            finite.
+            finite or outside their support.
     """
     if not isinstance(data, Mapping):
         data = {energy.variables[0]: data}
-    supports = energy.supports
+    supports = {} if raw else energy.supports
     rows: Rows = {}
     for name, value in data.items():
-        array = np.asarray(value)
-        if array.dtype == object or array.dtype.kind not in "fiub" and not _is_bfloat(array):
-            raise TypeError(f"{what} for {name!r} must hold real numbers, got {array.dtype}")
+        array, label = np.asarray(value), f"{what} for {name!r}"
         support = supports.get(name)
+        if array.dtype.kind not in "iub" and not _is_float(array.dtype):
+            raise TypeError(f"{label} must hold real numbers, got {array.dtype}")
         if array.ndim == 0:
-            raise ValueError(f"{what} for {name!r} needs a leading axis over rows, got a scalar")
+            raise ValueError(f"{label} needs a leading axis over rows, got a scalar")
         if support is not None and array.shape[1:] != support.shape:
-            raise ValueError(
-                f"{what} for {name!r} must have shape (rows, {', '.join(map(str, support.shape))})"
-                f" for {support}, got {array.shape}"
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
-            count = int(np.sum(~np.isfinite(array)))
-            raise ValueError(
-                f"{what} for {name!r} has {count} values that are not finite, the first "
-                f"{array[where]} at index {where}: drop or impute them"
-            )
-        if support is not None and support.discrete:
-            inside = np.asarray(support.contains(jnp.asarray(array)))
-            if not inside.all():
-                where = tuple(int(i[0]) for i in np.nonzero(~inside))
-                raise ValueError(
-                    f"{what} for {name!r} holds {array[where]} at index {where}, "
-                    f"outside its support {support}"
-                )
-        rows[name] = array.astype(_dtype(array, support))
+            shape = ", ".join(["rows", *map(str, support.shape)])
+            raise ValueError(f"{label} must have shape ({shape}) for {support}, got {array.shape}")
+        as_they_are = raw or (support is None and name in given)
+        rows[name] = cast = _cast(array, label, support, as_they_are)
+        if _is_float(cast.dtype):
+            _check_all(np.isfinite(cast), array, label, "not finite: drop or impute them")
+        if support is not None:
+            # whole numbers are looked for before the cast, which would make them
+            numbers = array if support.discrete else cast
+            _check_all(_inside(numbers, support), array, label, f"outside its support {support}")
     if not rows:
         raise ValueError(f"{what} is empty: give an array, or a dict of arrays by variable name")
     counts = {name: len(array) for name, array in rows.items()}
@@ -88,55 +109,34 @@ def rows_of(energy: Energy, data: Any, what: str = "the data") -> Rows:
     return rows
 
 
-def _is_bfloat(array: np.ndarray) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+def _check_all(good: np.ndarray, array: np.ndarray, label: str, problem: str) -> None:
+    if not good.all():
+        where = tuple(int(i[0]) for i in np.nonzero(~good))
+        shown = array[where] if len(where) == array.ndim else array[where[0]]
+        count = int(np.sum(~good))
+        values = "1 value" if count == 1 else f"{count} values"
+        raise ValueError(f"{label} has {values} {problem}; the first is {shown} at index {where}")
 
 
-def _dtype(array: np.ndarray, support: Any) -> np.dtype:
+def _inside(array: np.ndarray, support: Support) -> np.ndarray:
+    if isinstance(support, Interval):  # its bounds are no draws, but they are common in data
+        return (array >= support.low) & (array <= support.high)
+    return np.asarray(support.contains(array))
+
+
+def _cast(array: np.ndarray, label: str, support: Support | None, as_they_are: bool) -> np.ndarray:
     if support is not None:
-        return support.dtype
-    return float_dtype() if array.dtype.kind == "f" else np.dtype(np.int32)
+        dtype = support.dtype
+    elif as_they_are and not _is_float(array.dtype):
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        limits = jnp.iinfo(dtype) if array.dtype.kind in "iu" else None
+        if limits and (array.size and not limits.min <= array.min() <= array.max() <= limits.max):
+            raise OverflowError(f"{label} holds integers that do not fit {dtype}: make them floats")
+    else:
+        dtype = float_dtype()
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        return array.astype(dtype)
 
 
-class Stream:
-    """Batches from an iterable, checked as they come; begun again where it can be."""
-
-    def __init__(self, energy: Energy, batches: Iterable[Any]):
-        self.energy, self.batches = energy, batches
-        self.count = 0
-        self._iterator = iter(batches)
-        self._shape: dict[str, tuple[int, ...]] | None = None
-
-    def skip(self, count: int) -> None:
-        """Leave out batches that a resumed run has already seen."""
-        for _ in range(count):
-            next(self)
-
-    def __iter__(self) -> Iterator[Rows]:
-        return self
-
-    def __next__(self) -> Rows:
-        try:
-            batch = next(self._iterator)
-        except StopIteration:
-            self._iterator = iter(self.batches)
-            batch = next(self._iterator)  # a generator is spent: this ends the stream
-        rows = rows_of(self.energy, batch, f"batch {self.count} of the data")
-        shape = {name: array.shape for name, array in rows.items()}
-        self._shape = self._shape or shape
-        if shape != self._shape:
-            raise ValueError(
-                f"batch {self.count} of the data has shapes {shape}, the first had {self._shape}: "
-                "every batch needs the same shapes"
-            )
-        self.count += 1
-        return rows
-
-    def take(self, count: int) -> list[Rows]:
-        """Up to `count` batches."""
-        taken = []
-        for batch in self:
-            taken.append(batch)
-            if len(taken) == count:
-                break
-        return taken
+def _is_float(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.floating))

@@ -6,11 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from energia._types import Values, strong_tree
-from energia.energies._trainable import Skeleton
+from energia.energies._trainable import Skeleton, split
 from energia.objectives._objective import Objective
 
 CHUNK_STEPS = 1024
@@ -29,44 +28,60 @@ class Setup(eqx.Module):
 
 
 class Train(eqx.Module):
-    """What changes: parameters, their moving averages, the optimiser's and objective's states."""
+    """What changes: parameters, their moving averages, the optimiser's and objective's states.
 
-    parameters: dict[str, Any]
-    averages: dict[str, Any]
+    `rest` is what of the objective's `learned` is not trained.
+    """
+
+    parameters: dict[str, list[jax.Array]]
+    averages: dict[str, list[jax.Array]]
+    rest: Skeleton
     optimizer_state: Any
     objective_state: Any
     order: jax.Array
 
 
 @eqx.filter_jit
-def begin(
-    setup: Setup, parameters: list[jax.Array], rows: Values, key: jax.Array
-) -> Train:
+def begin(setup: Setup, parameters: list[jax.Array], rows: Values, key: jax.Array) -> Train:
     """The carry before the first step; `rows` is the data, or the first batch of a stream."""
+    count = next(iter(rows.values())).shape[0]
+    if setup.augment is not None:
+        keys = jax.random.split(jax.random.fold_in(key, 2**31 - 3), count)
+        rows = jax.vmap(setup.augment)(rows, keys)
     energy = setup.skeleton.merge(parameters)
     learned, state = setup.objective.init(energy, rows, jax.random.fold_in(key, 2**31 - 1))
+    learned, rest = split(learned)
     trained = {"energy": parameters, "learned": learned}
-    count = next(iter(rows.values())).shape[0]
-    # the averages are copies: a donated carry must not hold one array twice
-    averages = jax.tree.map(lambda leaf: leaf + 0, trained)
-    return Train(
-        trained, averages, setup.optimizer.init(trained), state, jnp.arange(count, dtype=jnp.int32)
+    # strong dtypes throughout, so that the second chunk is the first one's program
+    return strong_tree(
+        Train(
+            trained,
+            jax.tree.map(jnp.copy, trained),
+            rest,
+            setup.optimizer.init(trained),
+            state,
+            jnp.arange(count, dtype=jnp.int32),
+        )
     )
 
 
 @eqx.filter_jit(donate="all-except-first")
 def advance(
-    fixed: tuple[Setup, Values, jax.Array, jax.Array, jax.Array], train: Train
+    fixed: tuple[Setup, Any, jax.Array, Any, Any], train: Train
 ) -> tuple[Train, dict[str, jax.Array], jax.Array, jax.Array]:
-    """Steps start to stop: the carry, the metrics in a buffer, the step reached, and whether all
-    was finite. The step that was not is left out, and the loop ends there."""
+    """Steps start to stop: the carry, the metrics in a buffer, the step reached, whether finite.
+
+    A step that is not finite leaves the parameters as they were, and the loop ends there.
+    """
     setup, rows, key, start, stop = fixed
     arrays, static = eqx.partition(train, eqx.is_array)
 
     def body(loop):
         t, arrays, metrics, _ = loop
         new, seen, finite = _step(setup, rows, key, start, t, eqx.combine(arrays, static))
-        metrics = jax.tree.map(lambda history, value: history.at[t - start].set(value), metrics, seen)
+        metrics = jax.tree.map(
+            lambda history, value: history.at[t - start].set(value), metrics, seen
+        )
         return t + 1, eqx.filter(new, eqx.is_array), metrics, finite
 
     seen = eqx.filter_eval_shape(_step, setup, rows, key, start, start, train)[1]
@@ -90,15 +105,18 @@ def _step(
         batch = jax.vmap(setup.augment)(batch, keys)
 
     def loss(parameters):
-        energy = setup.skeleton.merge(parameters["energy"])
+        energy, learned = merge(setup, train.rest, parameters)
         value, state, metrics = objective.loss(
-            energy, parameters["learned"], batch, train.objective_state, loss_key
+            energy, learned, batch, train.objective_state, loss_key
         )
-        return value, (state, metrics)
+        seen, state = {"loss": value, **strong_tree(metrics)}, strong_tree(state)
+        _check_loss(objective, seen, train.objective_state, state)
+        return value, (state, seen)
 
-    differentiate = eqx.filter_value_and_grad(loss, has_aux=True)
-    (value, (state, metrics)), gradient = differentiate(train.parameters)
-    norm = optax.global_norm(gradient)
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    (value, (state, seen)), gradient = differentiate(train.parameters)
+    squares = [jnp.sum(leaf.astype(float) ** 2) for leaf in jax.tree.leaves(gradient)]
+    norm = jnp.sqrt(sum(squares, start=jnp.zeros(())))
     updates, optimizer_state = optimizer.update(gradient, train.optimizer_state, train.parameters)
     parameters = eqx.apply_updates(train.parameters, updates)
     checks = [value, norm, *jax.tree.leaves(parameters)]
@@ -114,8 +132,8 @@ def _step(
         (parameters, averages, optimizer_state),
         (train.parameters, train.averages, train.optimizer_state),
     )
-    seen = {"loss": value, "gradient_norm": norm, **metrics}
-    return Train(*kept, state, order), seen, finite
+    new = Train(*kept[:2], train.rest, kept[2], state, order)
+    return new, {**seen, "gradient_norm": norm}, finite
 
 
 def _batch(
@@ -137,23 +155,24 @@ def _batch(
     return {name: values[picked] for name, values in rows.items()}, order
 
 
-def metric_names(setup: Setup, train: Train, rows: Values, key: jax.Array) -> dict[str, Any]:
-    """Shapes of the metrics; traces one step, so that mistakes in a loss come before compiling.
-
-    Raises:
-        TypeError: when the loss or a metric is no scalar.
-    """
-    zero = np.int32(0)
-    seen = eqx.filter_eval_shape(_step, setup, rows, key, zero, zero, train)[1]
-    for name, leaf in seen.items():
-        if leaf.shape != ():
-            raise TypeError(
-                f"{type(setup.objective).__name__}'s {name} must be a scalar, got shape {leaf.shape}"
-            )
-    return seen
+def merge(setup: Setup, rest: Skeleton, parameters: dict[str, list[jax.Array]]) -> tuple[Any, Any]:
+    """The energy with these parameters, and what is learned beside it."""
+    return setup.skeleton.merge(parameters["energy"]), rest.merge(parameters["learned"])
 
 
-def strong_train(train: Train) -> Train:
-    """Strong dtypes throughout, so that the second call is the first one's program."""
-    arrays, static = eqx.partition(train, eqx.is_array)
-    return eqx.combine(strong_tree(arrays), static)
+def _check_loss(objective: Objective, seen: dict[str, Any], old: Any, new: Any) -> None:
+    """Raise while tracing where an objective breaks the protocol."""
+    name = type(objective).__name__
+    for what, value in seen.items():
+        if jnp.shape(value) != ():
+            raise TypeError(f"{name}.loss must give a scalar {what}, got shape {jnp.shape(value)}")
+    before, after = (jax.tree.map(_kind, state) for state in (old, new))
+    if jax.tree.structure(before) != jax.tree.structure(after) or before != after:
+        raise TypeError(
+            f"{name}.loss must keep the structure, shapes and dtypes of the state: it was given "
+            f"{before}, it returns {after}"
+        )
+
+
+def _kind(leaf: Any) -> Any:
+    return f"{leaf.dtype}{list(leaf.shape)}" if eqx.is_array(leaf) else leaf

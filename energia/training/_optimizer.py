@@ -1,12 +1,11 @@
 """Optimisers as static arguments of compiled functions."""
 
-import functools
-import types
-import zlib
+from collections.abc import Hashable
 from typing import Any
 
-import numpy as np
 import optax
+
+from energia.training._fingerprint import identity
 
 Optimizer = optax.GradientTransformation
 _known: dict[Any, Optimizer] = {}
@@ -27,18 +26,13 @@ def resolve(optimizer: Any) -> Optimizer:
             raise ValueError(
                 f"optimizer= as a dict needs the keys 'energy' and 'learned', got {list(optimizer)}"
             )
-        parts = {name: _checked(part) for name, part in optimizer.items()}
+        parts: dict[Hashable, Optimizer] = {
+            name: _checked(optimizer[name]) for name in ("energy", "learned")
+        }
         made = optax.multi_transform(parts, {"energy": "energy", "learned": "learned"})
-        identity = ("dict", *(_identity(parts[name]) for name in ("energy", "learned")))
-    else:
-        made = _checked(optimizer)
-        identity = _identity(made)
-    return _known.setdefault(identity, made)
-
-
-def fingerprint(optimizer: Optimizer) -> str:
-    """The same text for the same code and numbers, in every process."""
-    return str(_identity(optimizer, portable=True))
+        return _known.setdefault(identity(parts), made)
+    made = _checked(optimizer)
+    return _known.setdefault(identity(made), made)
 
 
 def _checked(optimizer: Any) -> Optimizer:
@@ -47,29 +41,3 @@ def _checked(optimizer: Any) -> Optimizer:
             f"optimizer= must be an Optax optimiser such as optax.adam(1e-3), got {optimizer!r}"
         )
     return optimizer
-
-
-def _identity(value: Any, portable: bool = False, depth: int = 0) -> Any:
-    """What makes a function do what it does: its code and, recursively, what it closes over."""
-    again = functools.partial(_identity, portable=portable, depth=depth + 1)
-    if depth > 50:
-        return type(value).__name__ if portable else id(value)
-    match value:
-        case None | bool() | int() | float() | str() | bytes():
-            return type(value).__name__, value
-        case tuple() | list():
-            return type(value).__name__, *(again(item) for item in value)
-        case dict():
-            return "dict", *((str(key), again(item)) for key, item in sorted(value.items()))
-        case np.ndarray() | np.generic():
-            return "array", str(value.dtype), value.shape, value.tobytes()
-        case functools.partial():
-            return "partial", again(value.func), again(value.args), again(value.keywords)
-        case types.FunctionType():
-            code = value.__code__
-            body = (code.co_name, zlib.crc32(code.co_code)) if portable else code
-            cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            return "function", body, again(cells), again(value.__defaults__), again(
-                value.__kwdefaults__
-            )
-    return type(value).__name__ if portable else ("object", id(value))
