@@ -122,7 +122,7 @@ def by_energia(energy):
         draws = en.sample(
             energy, "nuts", key=key, num_chains=CHAINS, num_warmup=WARMUP, num_samples=DRAWS
         )
-        return float(np.mean(draws.stats["n_steps"]))
+        return float(np.mean(np.asarray(draws.stats["n_steps"])))
 
     return run
 

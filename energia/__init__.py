@@ -73,4 +73,5 @@ __all__ = [
     "objectives",
     "sample",
     "samplers",
+    "testing",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 Base = TypeVar("Base")
-Class = TypeVar("Class", bound=type)
+Class = TypeVar("Class", bound=type[Any])
 
 
 class Registry(Generic[Base]):
@@ -36,17 +36,17 @@ class Registry(Generic[Base]):
             raise TypeError(f"{self.where}.register takes a name: @{self.where}.register('name')")
 
         def add(cls: Class) -> Class:
-            if self._base is not None and not (
-                isinstance(cls, type) and issubclass(cls, self._base)
-            ):
-                raise TypeError(f"{cls!r} is no {self._base.__name__}: inherit from it to register")
+            base = self._base
+            kind: Any = cls  # a checker would narrow the class to its base, and return that
+            if base is not None and not (isinstance(kind, type) and issubclass(kind, base)):
+                raise TypeError(f"{cls!r} is no {base.__name__}: inherit from it to register")
             old = self._classes.get(name)
             if old is not None and _origin(old) != _origin(cls):
                 raise ValueError(
                     f"the {self.kind} name {name!r} is taken by {'.'.join(_origin(old))}; "
                     "choose another"
                 )
-            self._classes[name] = cls
+            self._classes[name] = kind
             return cls
 
         return add
@@ -68,8 +68,9 @@ class Registry(Generic[Base]):
         if name not in self._classes:
             near = difflib.get_close_matches(name, self._classes, n=3, cutoff=0.4)
             guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            known = ", ".join(self.names())
             raise ValueError(
-                f"no {self.kind} is called {name!r}: {guess}The names are {', '.join(self.names())}; "
+                f"no {self.kind} is called {name!r}: {guess}The names are {known}; "
                 f"@{self.where}.register({name!r}) adds one"
             )
         return self._classes[name]

@@ -1,7 +1,7 @@
-"""The main job of energia on real handwritten digits, in about a minute.
+"""The main job of energia on real handwritten digits, in one to two minutes.
 
 Write energies and compose them; learn an energy from scikit-learn's digits; compose what was
-learned with a constraint; sample it with a sampler chosen by name; check convergence; draw pictures.
+learned with a constraint; sample it with a sampler by name; check convergence; draw pictures.
 
     python examples/quickstart.py --sampler nuts
 """
@@ -193,7 +193,9 @@ def plot_traces(draws: en.Draws, path: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sampler", default="nuts", help=f"one of {', '.join(en.samplers.names())}")
+    parser.add_argument(
+        "--sampler", default="nuts", help=f"one of {', '.join(en.samplers.names())}"
+    )
     parser.add_argument("--num-steps", type=int, default=8000, help="training steps")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/quickstart"))
     arguments = parser.parse_args()

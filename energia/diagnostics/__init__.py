@@ -1,6 +1,6 @@
 """Diagnostics of draws, computed by ArviZ."""
 
-from energia.diagnostics._arviz import to_arviz
+from energia.diagnostics._arviz import mean_ess, summary_table, to_arviz
 from energia.diagnostics._diagnose import (
     ConvergenceWarning,
     Diagnosis,
@@ -9,4 +9,13 @@ from energia.diagnostics._diagnose import (
     quick_check,
 )
 
-__all__ = ["ConvergenceWarning", "Diagnosis", "diagnose", "preload", "quick_check", "to_arviz"]
+__all__ = [
+    "ConvergenceWarning",
+    "Diagnosis",
+    "diagnose",
+    "mean_ess",
+    "preload",
+    "quick_check",
+    "summary_table",
+    "to_arviz",
+]

@@ -1,4 +1,7 @@
-"""Draws as ArviZ's labelled data."""
+"""The one file that calls ArviZ: its labelled data, and its numbers for one quantity.
+
+ArviZ is imported where it is called, since that takes about a second.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,3 +21,42 @@ def to_arviz(positions: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray
         attrs={"posterior": attributes, "sample_stats": attributes},
         check_conventions=False,  # which warn where there are more chains than draws
     )
+
+
+def rhat(draws: np.ndarray) -> float:
+    """The larger of the split R-hats of ranks and of folded ranks; `draws` is (chain, draw)."""
+    value = float(_call("rhat", draws, method="rank"))
+    return np.inf if np.isnan(value) else value  # chains that each stand still, apart
+
+
+def ess(draws: np.ndarray) -> float:
+    """The smaller of bulk and tail effective sample sizes."""
+    bulk = float(_call("ess", draws, method="bulk"))
+    tail = float(_call("ess", draws, method="tail", prob=(0.05, 0.95)))
+    return min(bulk, tail if np.isfinite(tail) else bulk)
+
+
+def mean_ess(draws: np.ndarray) -> float:
+    """The effective sample size for the mean."""
+    return float(_call("ess", draws, method="mean"))
+
+
+def bfmi(energy: np.ndarray) -> float | None:
+    """The smallest E-BFMI of a chain whose energies are finite and vary; None where none is."""
+    values = _call("bfmi", energy.astype(np.float64))
+    values = values[np.isfinite(values)]
+    return float(np.min(values)) if values.size else None
+
+
+def summary_table(tree: Any, **kwargs: Any) -> Any:
+    """The table of `arviz_stats.summary`."""
+    import arviz_stats
+
+    return arviz_stats.summary(tree, **kwargs)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _call(name: str, draws: np.ndarray, **options: Any) -> Any:
+    from arviz_stats.base.array import array_stats
+
+    with np.errstate(all="ignore"):
+        return getattr(array_stats, name)(draws, chain_axis=0, draw_axis=1, **options)

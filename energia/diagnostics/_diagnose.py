@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from energia.diagnostics import _arviz
+
 MAX_RHAT = 1.01
 MIN_ESS_A_CHAIN = 100
 MIN_BFMI = 0.3
@@ -69,7 +71,7 @@ class Diagnosis:
 
 def preload() -> None:
     """Import ArviZ in the background: it takes about a second, which compiling can hide."""
-    threading.Thread(target=importlib.import_module, args=("arviz_stats.base",)).start()
+    threading.Thread(target=importlib.import_module, args=("arviz_stats.base.array",)).start()
 
 
 def diagnose(positions: Arrays, stats: Arrays, *, bias: str | None = None) -> Diagnosis:
@@ -105,9 +107,9 @@ def _check(
         elif np.ptp(draws) == 0:  # it has an ESS of N and no R-hat
             constant.append(name)
         elif num_draws >= 4:
-            if num_chains > 1 and not (value := _rhat(draws)) <= rhat:
+            if num_chains > 1 and not (value := _arviz.rhat(draws)) <= rhat:
                 rhat, rhat_at = value, name
-            if (value := _ess(draws)) < min_ess:
+            if (value := _arviz.ess(draws)) < min_ess:
                 min_ess, ess_at = value, name
     min_ess = min_ess if np.isfinite(min_ess) else np.nan
     if not_finite:
@@ -140,7 +142,7 @@ def _check(
             f"{divergences} of {num_chains * num_draws} transitions diverged: raise "
             "target_acceptance_rate, or reparametrise where the energy curves sharply"
         )
-    bfmi = _bfmi(stats["energy"]) if "energy" in stats and num_draws >= 4 else None
+    bfmi = _arviz.bfmi(stats["energy"]) if "energy" in stats and num_draws >= 4 else None
     if bfmi is not None and bfmi < MIN_BFMI:
         problems.append(
             f"E-BFMI is {bfmi:.2f}, below {MIN_BFMI}: the momentum cannot follow the energy's "
@@ -162,36 +164,6 @@ def _check(
 
 def _first(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _rhat(draws: np.ndarray) -> float:
-    """The larger of ArviZ's split R-hats of ranks and folded ranks."""
-    from arviz_stats.base import array_stats
-
-    with np.errstate(all="ignore"):
-        value = float(array_stats.rhat(draws, method="rank", chain_axis=0, draw_axis=1))
-    return np.inf if np.isnan(value) else value  # chains that each stand still, apart
-
-
-def _ess(draws: np.ndarray) -> float:
-    """The smaller of ArviZ's bulk and tail effective sample sizes."""
-    from arviz_stats.base import array_stats
-
-    axes = {"chain_axis": 0, "draw_axis": 1}
-    with np.errstate(all="ignore"):
-        bulk = float(array_stats.ess(draws, method="bulk", **axes))
-        tail = float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95), **axes))
-    return min(bulk, tail if np.isfinite(tail) else bulk)
-
-
-def _bfmi(energy: np.ndarray) -> float | None:
-    """The smallest E-BFMI of a chain whose energies are finite and vary; None where none is."""
-    from arviz_stats.base import array_stats
-
-    with np.errstate(all="ignore"):
-        values = array_stats.bfmi(energy.astype(np.float64), chain_axis=0, draw_axis=1)
-    values = values[np.isfinite(values)]
-    return float(np.min(values)) if values.size else None
 
 
 def _entries(positions: Arrays) -> Iterator[tuple[str, np.ndarray]]:

@@ -27,7 +27,7 @@ class BlackJAXKernel(Kernel):
 
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
         self.check_set()
-        return self._algorithm(_log_density(energy)).init(position)
+        return self._algorithm(_log_density(energy)).init(position)  # pyright: ignore[reportCallIssue]
 
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, info = self._algorithm(_log_density(energy)).step(key, state)
@@ -46,13 +46,13 @@ def step_size_init(initial: jax.Array, target: Any) -> Any:
     return dual_averaging_adaptation(target)[0](initial)
 
 
-def step_size_update(state: Any, acceptance_rate: jax.Array, target: jax.Array) -> Any:
+def step_size_update(state: Any, acceptance_rate: jax.Array, target: Any) -> Any:
     """One step of dual averaging; a non-finite acceptance rate counts as a rejection."""
     acceptance_rate = jnp.where(jnp.isfinite(acceptance_rate), acceptance_rate, 0.0)
     return dual_averaging_adaptation(target)[1](state, acceptance_rate)
 
 
-def step_size_restart(state: Any, target: jax.Array) -> Any:
+def step_size_restart(state: Any, target: Any) -> Any:
     """Dual averaging begun again at its average: after a change of metric."""
     begin, _, final = dual_averaging_adaptation(target)
     return begin(final(state))

@@ -86,9 +86,8 @@ class HMC(_Hamiltonian):
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         key_jitter, key = jax.random.split(key)
         jitter = self.step_size_jitter
-        step_size = self.step_size * jax.random.uniform(
-            key_jitter, (), jitter.dtype, 1 - jitter, 1 + jitter
-        )
+        factor = jax.random.uniform(key_jitter, (), jitter.dtype, 1 - jitter, 1 + jitter)
+        step_size = jnp.asarray(self.step_size) * factor
         return BlackJAXKernel.step(self.replace(step_size=step_size), energy, state, key)
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:

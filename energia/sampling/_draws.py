@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import check_count
-from energia.diagnostics import ConvergenceWarning, Diagnosis, diagnose, quick_check, to_arviz
+from energia.diagnostics import (
+    ConvergenceWarning,
+    Diagnosis,
+    diagnose,
+    quick_check,
+    summary_table,
+    to_arviz,
+)
 from energia.energies._energy import Energy
 from energia.samplers._sampler import Kernel, Sampler
 from energia.sampling import _driver, _storage
@@ -170,9 +177,7 @@ class Draws(Mapping[str, Any]):
         Returns:
             A pandas DataFrame.
         """
-        import arviz_stats
-
-        return arviz_stats.summary(self.to_arviz(), **kwargs)
+        return summary_table(self.to_arviz(), **kwargs)
 
     def diagnose(self, *, show: bool = True) -> Diagnosis:
         """Check convergence over every entry of every variable, and print a verdict with advice.

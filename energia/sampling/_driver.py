@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import AllChains, Kernel, VariableLength
 
@@ -50,7 +49,7 @@ class Chain(eqx.Module):
 
 
 @eqx.filter_jit
-def init_states(run: Run, kernels: Kernel, positions: Values, keys: jax.Array) -> Any:
+def init_states(run: Run, kernels: Kernel, positions: Mapping[str, Any], keys: Any) -> Any:
     """The states of all chains."""
 
     def init(kernel, position, key):
@@ -62,7 +61,7 @@ def init_states(run: Run, kernels: Kernel, positions: Values, keys: jax.Array) -
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _advance(fixed: tuple[Run, jax.Array, jax.Array, jax.Array], chain: Chain) -> Any:
+def _advance(fixed: tuple[Run, Any, Any, Any], chain: Chain) -> Any:
     """Steps start to stop of one chain or of all, and what they left to keep."""
     run, keys, start, stop = fixed
     keys = jax.random.wrap_key_data(keys, impl=run.key_impl)
@@ -115,7 +114,7 @@ def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.A
             arrays, static = eqx.partition((kernel, tuning), eqx.is_array)
             arrays = jax.lax.cond(
                 t < num_warmup,
-                lambda: eqx.filter(kernel.tune(tuning, *seen, t), eqx.is_array),
+                lambda: eqx.filter(kernel.tune(tuning, seen[0], seen[1], t), eqx.is_array),
                 lambda: arrays,
             )
             kernel, tuning = eqx.combine(arrays, static)

@@ -143,7 +143,9 @@ def draw_starts(
     Raises:
         ValueError: when a chain finds no such start.
     """
-    fixed = jax.vmap(target.unconstrain)(dict(given)) if given else {}
+    fixed = (
+        jax.vmap(target.unconstrain)({n: jnp.asarray(x) for n, x in given.items()}) if given else {}
+    )
     supports = target.supports
     drawn = [name for name in target.variables if name not in given]
     generators = [np.random.default_rng(seed) for seed in seeds]
@@ -158,6 +160,7 @@ def draw_starts(
     positions = {name: np.array(value) for name, value in fixed.items()}
     positions |= {name: np.stack([draw(name, g) for g in generators]) for name in drawn}
     positions = {name: positions[name] for name in target.variables}
+    good = np.zeros(len(seeds), bool)
     for _ in range(TRIES if drawn else 1):
         good = np.asarray(_finite(target, positions, gradient))
         if good.all():
@@ -169,7 +172,7 @@ def draw_starts(
 
 
 @eqx.filter_jit
-def _finite(target: Unconstrained, positions: Values, gradient: bool) -> jax.Array:
+def _finite(target: Unconstrained, positions: Mapping[str, Any], gradient: bool) -> jax.Array:
     def one(position: Values) -> jax.Array:
         if not gradient:
             return jnp.isfinite(target.at(position))
@@ -177,7 +180,7 @@ def _finite(target: Unconstrained, positions: Values, gradient: bool) -> jax.Arr
         checks = [jnp.isfinite(value), *(jnp.all(jnp.isfinite(s)) for s in slopes.values())]
         return jnp.all(jnp.stack(checks))
 
-    return jax.vmap(one)(positions)
+    return jax.vmap(one)(dict(positions))
 
 
 def _no_start(target: Unconstrained, positions: Mapping[str, np.ndarray], chain: int) -> str:

@@ -5,13 +5,13 @@ import json
 import os
 import uuid
 import zipfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from energia._types import Values
 from energia.energies._energy import Energy
 from energia.samplers._sampler import Sampler, registry
 from energia.sampling._driver import Chain, Run
@@ -138,7 +138,7 @@ def load(
     arrays, meta = read_npz(path, FORMAT)
     positions = {n[10:]: a for n, a in arrays.items() if n.startswith("positions/")}
     stats = {n[6:]: a for n, a in arrays.items() if n.startswith("stats/")}
-    kernel = decode(meta["sampler"], arrays) if sampler is None else registry.resolve(sampler)
+    kernel: Any = decode(meta["sampler"], arrays) if sampler is None else registry.resolve(sampler)
     meta["chains"] = [arrays[f"chains/{index}"] for index in range(meta["leaves"])]
     run, chains = None, None
     if energy is not None:
@@ -202,5 +202,5 @@ def _resume(
 
 
 @eqx.filter_jit
-def _energies(energy: Energy, values: Values) -> jax.Array:
+def _energies(energy: Energy, values: Mapping[str, Any]) -> jax.Array:
     return jax.vmap(energy.at)(values)

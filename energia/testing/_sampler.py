@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import Values, check_key, strong_tree
-from energia.diagnostics import ConvergenceWarning
+from energia.diagnostics import ConvergenceWarning, mean_ess
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers import AllChains, Biased, DiscreteSpace, GradientBased, Kernel, Sampler
 from energia.samplers._sampler import registry
@@ -149,8 +149,8 @@ def _check_transitions(
     with law(name, "the same key gives the same transition") as require:
         found = unequal((first, state, info), run(kernel, energy, key))
         if not found and _traced_otherwise(transition, kernel, energy, key):
-            compiled_again = eqx.filter_jit(lambda *given: transition(*given))
-            found = unequal((first, state, info), compiled_again(kernel, energy, key))
+            again = eqx.filter_jit(lambda *given: transition(*given))(kernel, energy, key)  # pyright: ignore
+            found = unequal((first, state, info), again)
         require(not found, f"{found}: init and step must be pure functions of their arguments")
     with law(name, "other numbers of the same shapes compile nothing") as require:
         before = len(traces)
@@ -243,8 +243,6 @@ def _check_runs(kernel: Kernel, target: Target, key: jax.Array) -> None:
 
 
 def _check_moments(kernel: Kernel, target: Target, key: jax.Array) -> None:
-    from arviz_stats.base import array_stats
-
     with law(
         f"{type(kernel).__name__} on {target.name}",
         f"moments lie within {MAX_Z:g} standard errors at an ESS of at least {MIN_ESS:,}",
@@ -254,10 +252,7 @@ def _check_moments(kernel: Kernel, target: Target, key: jax.Array) -> None:
             bad = [n for n, x in draws.items() if not np.isfinite(np.asarray(x)).all()]
             require(not bad, f"draws of {bad} are not finite")
             moments = _targets.functionals(target, draws)
-            ess = {
-                text: float(array_stats.ess(values, method="mean", chain_axis=0, draw_axis=1))
-                for text, (values, _) in moments.items()
-            }
+            ess = {text: mean_ess(values) for text, (values, _) in moments.items()}
             if min(ess.values()) >= MIN_ESS:
                 break
         worst = min(ess, key=lambda text: ess[text])

@@ -76,10 +76,9 @@ def _normals(name: str, means: Any, correlations: Any, weights: Any) -> Target:
         for mean, rho in zip(means, correlations, strict=True)
     ]
     mean = weights @ means
-    second = sum(
-        w * (np.array([[1, rho], [rho, 1]]) + np.outer(m - mean, m - mean))
-        for w, m, rho in zip(weights, means, correlations, strict=True)
-    )
+    second = np.zeros((2, 2))
+    for w, m, rho in zip(weights, means, correlations, strict=True):
+        second += w * (np.array([[1, rho], [rho, 1]]) + np.outer(m - mean, m - mean))
     above = [0.5 * math.erfc(-m / math.sqrt(2)) for m in means[:, 0]]
     return Target(
         name,

@@ -55,8 +55,8 @@ class Saved:
 
 def _as(like: Any, saved: np.ndarray, key: jax.Array) -> jax.Array:
     """An array of the dtype of another, from what a file holds."""
-    if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(key))
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(key))
     # NumPy reads back bfloat16 as raw bytes
     return jnp.asarray(saved.view(like.dtype) if saved.dtype.kind == "V" else saved)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _LIBRARIES = ("abc", "builtins", "chex", "collections", "energia", "equinox", "jax", "optax")
@@ -63,7 +64,7 @@ def identity(value: Any, *, portable: bool = False, above: tuple[int, ...] = ())
 def host(array: Any) -> np.ndarray:
     """An array on the host; of typed keys, their data."""
     typed = isinstance(array, jax.Array)
-    is_key = typed and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    is_key = typed and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(array) if is_key else array)
 
 

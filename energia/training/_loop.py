@@ -127,12 +127,12 @@ def _step(
         train.averages,
         parameters,
     )
-    kept = jax.tree.map(
+    parameters, averages, optimizer_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         (parameters, averages, optimizer_state),
         (train.parameters, train.averages, train.optimizer_state),
     )
-    new = Train(*kept[:2], train.rest, kept[2], state, order)
+    new = Train(parameters, averages, train.rest, optimizer_state, state, order)
     return new, {**seen, "gradient_norm": norm}, finite
 
 
