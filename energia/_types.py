@@ -17,6 +17,11 @@ def float_dtype() -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
 
 
+def put(array: np.ndarray) -> jax.Array:
+    """A copy as a JAX array; unlike `jnp.asarray` it compiles nothing for a new shape."""
+    return jax.device_put(array, may_alias=False)
+
+
 def strong(leaf: Any) -> Any:
     """A float, NumPy array or weakly typed array as a strongly typed JAX array; the rest as it is.
 
@@ -27,13 +32,13 @@ def strong(leaf: Any) -> Any:
     if isinstance(leaf, bool | int):
         return leaf
     if isinstance(leaf, float):
-        return jnp.asarray(np.asarray(leaf, float_dtype()))
+        return put(np.asarray(leaf, float_dtype()))
     if isinstance(leaf, np.ndarray | np.generic):
-        return jnp.asarray(_canonical(leaf)) if _is_numeric(leaf.dtype) else leaf
+        return put(_canonical(leaf)) if _is_numeric(leaf.dtype) else leaf
     if isinstance(leaf, jax.Array) and _is_numeric(leaf.dtype) and leaf.weak_type:
         if isinstance(leaf, Tracer):
             return jax.lax.convert_element_type(leaf, leaf.dtype)
-        return jnp.asarray(np.asarray(leaf))
+        return put(np.asarray(leaf))
     return leaf
 
 
@@ -63,7 +68,7 @@ def as_array(value: Any, name: str = "") -> jax.Array:
     array = np.asarray(value)
     if not _is_numeric(array.dtype):
         raise TypeError(f"{_prefix(name)}expected numbers, got {_describe(value)}")
-    return jnp.asarray(_canonical(array))
+    return put(_canonical(array))
 
 
 def as_float(value: Any, name: str = "") -> jax.Array:
@@ -79,7 +84,7 @@ def as_float(value: Any, name: str = "") -> jax.Array:
         return array
     if isinstance(array, Tracer):
         return array.astype(float_dtype())
-    return jnp.asarray(np.asarray(array).astype(float_dtype()))
+    return put(np.asarray(array).astype(float_dtype()))
 
 
 def log(value: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ MAX_RHAT = 1.01
 MIN_ESS_A_CHAIN = 100
 MIN_BFMI = 0.3
 MIN_ACCEPTANCE = 0.05
-SCREENED = 8
+SCREENED = 4
 
 Arrays = Mapping[str, np.ndarray]
 

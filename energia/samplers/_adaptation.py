@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_array, as_float, strong_tree
+from energia._types import as_array, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers import _blackjax
 from energia.samplers._sampler import Kernel, Starts
@@ -74,7 +74,7 @@ class StepSizeTuned(Kernel):
         size = sum(int(np.prod(leaf.shape[1:])) for leaf in positions.values())
         metric = _blackjax.metric_init(size) if "inverse_mass_matrix" in unset else None
         initial = INITIAL_STEP_SIZE if self.step_size is None else float(self.step_size)
-        dual = _blackjax.step_size_init(as_float(initial), 0.5)
+        dual = _blackjax.step_size_init(initial)
         state = jax.tree.map(as_array, (dual, metric, window_schedule(num_warmup)))
         tuning = Tuning(*state, tunes_step_size="step_size" in unset)
         filled = {"step_size": initial} if "step_size" in unset else {}

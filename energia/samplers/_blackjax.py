@@ -5,8 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
-from blackjax.adaptation.step_size import dual_averaging_adaptation
+import numpy as np
+from blackjax.adaptation.mass_matrix import (
+    MassMatrixAdaptationState,
+    WelfordAlgorithmState,
+    mass_matrix_adaptation,
+)
+from blackjax.adaptation.step_size import (
+    DualAveragingAdaptationState,
+    dual_averaging_adaptation,
+)
 from blackjax.base import SamplingAlgorithm
 
 from energia._types import Values
@@ -41,9 +49,15 @@ def _log_density(energy: Energy) -> Any:
 # --- tuning, from BlackJAX's parts
 
 
-def step_size_init(initial: jax.Array, target: Any) -> Any:
-    """Start of dual averaging towards a target acceptance rate."""
-    return dual_averaging_adaptation(target)[0](initial)
+def step_size_init(initial: float) -> Any:
+    """Start of dual averaging, as BlackJAX's own; with numbers of NumPy, so nothing compiles."""
+    return DualAveragingAdaptationState(
+        log_step_size=np.log(initial),
+        log_step_size_avg=0.0,
+        step=1,
+        avg_error=0.0,
+        mu=np.log(10 * initial),
+    )  # pyright: ignore[reportArgumentType]
 
 
 def step_size_update(state: Any, acceptance_rate: jax.Array, target: Any) -> Any:
@@ -59,8 +73,10 @@ def step_size_restart(state: Any, target: Any) -> Any:
 
 
 def metric_init(size: int) -> Any:
-    """Start of Welford's estimate of a diagonal metric."""
-    return mass_matrix_adaptation(True)[0](size)
+    """Start of Welford's estimate of a diagonal metric; nothing compiles."""
+    zeros: Any = np.zeros(size)
+    welford = WelfordAlgorithmState(mean=zeros, m2=zeros, sample_size=0)
+    return MassMatrixAdaptationState(np.ones(size), welford)  # pyright: ignore[reportArgumentType]
 
 
 def metric_update(state: Any, positions: Values) -> Any:

@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from energia._types import check_count
+from energia._types import check_count, put
 from energia.diagnostics import (
     ConvergenceWarning,
     Diagnosis,
@@ -33,7 +32,7 @@ class _Arrays(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._arrays:
             raise KeyError(f"{name!r}; there are {', '.join(self._arrays)}")
-        return jnp.asarray(self._arrays[name])
+        return put(self._arrays[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from energia._types import put
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import AllChains, Kernel, VariableLength
 
@@ -26,7 +27,7 @@ MAX_STEPS = 2**31 - 2  # steps are counted in 32 bits; the key of the one after 
 
 
 def _count(value: Any) -> jax.Array:
-    return jnp.asarray(np.asarray(value, np.int32))
+    return put(np.asarray(value, np.int32))
 
 
 class Run(eqx.Module):
@@ -287,7 +288,7 @@ def _stack(trees: Iterable[Any]) -> Any:
 def _on_device(tree: Any) -> Any:
     """Fresh device arrays, safe to donate."""
     arrays, static = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), arrays), static)
+    return eqx.combine(jax.tree.map(lambda leaf: put(np.asarray(leaf)), arrays), static)
 
 
 def _on_host(tree: Any) -> Any:
