@@ -19,7 +19,7 @@ def float_dtype() -> np.dtype:
 
 def put(array: np.ndarray) -> jax.Array:
     """A copy as a JAX array; unlike `jnp.asarray` it compiles nothing for a new shape."""
-    return jax.device_put(array, may_alias=False)
+    return jax.device_put(np.array(array))  # NumPy's copy, as the device may share its memory
 
 
 def strong(leaf: Any) -> Any:
