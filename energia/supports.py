@@ -169,7 +169,9 @@ class Positive(_Shaped, Continuous):
 class Interval(Continuous):
     r"""The open interval $(a, b)$, mapped by $x = a + (b - a)\,\mathrm{sigmoid}(z)$.
 
-    A value that the floating-point sigmoid would round onto a bound is kept inside.
+    A value that the floating-point sigmoid would round onto a bound is kept inside. Numbers are
+    finest near 0: a density that is singular at an end other than 0, such as Beta(5, 0.2) at 1, has
+    mass beyond the last float32 below it, and wants that end at 0 or x64.
 
     Args:
         low: lower bound, a finite number.

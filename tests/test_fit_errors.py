@@ -94,7 +94,7 @@ def test_data_of_another_type(data, texts, compilations):
 
 
 def test_variables_that_the_data_lacks(compilations):
-    texts = ["lacks ['y']", "condition(y=...)", "marginalize('y')"]
+    texts = ["lacks ['y']", "condition(y=...)"]
     alone = {"x": PAIR["x"]}
     refuse(compilations, ValueError, *texts, model=LABELLED, data=alone)
     unequal = {**PAIR, "y": np.zeros(7, int)}

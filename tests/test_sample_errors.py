@@ -62,7 +62,7 @@ TYPE_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"energy": vector}, r"vector\(x\) must return a scalar, got shape \(2,\) from variables of"),
     ({"energy": whole}, "must return a real number, got dtype int"),
     ({"energy": imaginary}, "must return a real number, got dtype complex"),
-    ({"energy": forgets_to_return}, "forgets_to_return: expected numbers, got None"),
+    ({"energy": forgets_to_return}, "forgets_to_return returned None"),
     ({"energy": lambda x: x}, "takes an energy, got <function .*: en.energy makes one"),
     ({"energy": en.Gaussian}, "takes an energy, got <class"),
     ({"sampler": en.samplers.NUTS}, r"got <class .*NUTS'>: write NUTS\(...\)"),

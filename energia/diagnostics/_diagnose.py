@@ -133,8 +133,8 @@ def _check(
         )
     if min_ess < MIN_ESS_A_CHAIN * num_chains:
         problems.append(
-            f"the effective sample size of {ess_at} is {min_ess:.0f}, below {MIN_ESS_A_CHAIN} a "
-            "chain: draw more, or use a sampler that mixes faster"
+            f"the effective sample size of {ess_at} is {min_ess:.0f}, {min_ess / num_chains:.0f} a "
+            f"chain, below {MIN_ESS_A_CHAIN}: draw more, or use a sampler that mixes faster"
         )
     divergences = int(np.sum(stats["diverging"])) if "diverging" in stats else 0
     if divergences:

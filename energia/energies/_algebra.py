@@ -59,7 +59,13 @@ class _Joined(Energy):
 
     def _parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[jax.Array]:
         values = self._bind(args, kwargs)
-        return [e(**{name: values[name] for name in e.variables}) for e in self.energies]
+        parts = [e(**{name: values[name] for name in e.variables}) for e in self.energies]
+        for energy, part in zip(self.energies, parts, strict=True):
+            if jnp.shape(part) != ():  # the sum of a vector and a scalar would look plausible
+                raise TypeError(
+                    f"{energy._formula()} must return a scalar, got shape {jnp.shape(part)}"
+                )
+        return parts
 
 
 class Sum(_Joined):
@@ -92,8 +98,6 @@ class Mixture(_Joined):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         parts = jnp.stack(self._parts(args, kwargs))
-        if parts.ndim > 1:  # logsumexp would make a plausible scalar of it
-            raise TypeError(f"{self._formula()} needs scalars, got the shape {parts.shape[1:]}")
         return -jax.nn.logsumexp(self.log_weights - parts)
 
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:

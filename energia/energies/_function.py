@@ -27,7 +27,10 @@ class FunctionEnergy(Energy):
         self.declared = declared
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        return as_array(self.function(*args, **kwargs), self._name)
+        value = self.function(*args, **kwargs)
+        if value is None:
+            raise TypeError(f"{self._name} returned None: an energy must return its value")
+        return as_array(value, self._name)
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -56,6 +56,9 @@ class PCD(Objective):
         buffer_size: chains in the buffer; at least the batch size.
         reinit_prob: chance that a chain starts afresh in a step, in [0, 1]: from a normal with the
             data's means and standard deviations where a variable is real, else from its support.
+            A chain that began a few steps ago does not follow the model yet: with `num_steps` too
+            few for the sampler to forget its start, restarts pull what is learned towards the law
+            they draw from; 0 takes that bias away, and relies on the chains to mix.
         energy_regularization: $\alpha$, at least 0: keeps the energy's free constant and its scale
             bounded; 0.01 is usual for deep energies.
         given: variables that are conditioned on. A chain keeps the values that it was given.
@@ -133,8 +136,10 @@ class PCD(Objective):
         }
         chains, metrics = self._run(energy, chains, jax.random.split(chain_key, count))
         negatives = jax.vmap(lambda row: self._constrained(energy, row))(chains)
-        positive = jax.vmap(energy.at)(batch)
-        negative = jax.vmap(energy.at)(jax.lax.stop_gradient(negatives))
+        negatives = jax.lax.stop_gradient(negatives)
+        # one pass over both
+        both = {name: jnp.concatenate([batch[name], negatives[name]]) for name in batch}
+        positive, negative = jnp.split(jax.vmap(energy.at)(both), 2)
         gap = jnp.mean(positive) - jnp.mean(negative)
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
         metrics |= {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_array, strong_tree
+from energia._types import as_array, is_concrete, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers import _blackjax
-from energia.samplers._sampler import Kernel, Starts
+from energia.samplers._sampler import Kernel, Starts, positive
 
 Same = TypeVar("Same", bound="StepSizeTuned")
 
@@ -64,6 +64,14 @@ class StepSizeTuned(Kernel):
 
     step_size: eqx.AbstractVar[jax.Array | None]
     target_acceptance_rate: eqx.AbstractVar[jax.Array]
+
+    def __check_init__(self):
+        positive(self, "target_acceptance_rate")
+        rate = self.target_acceptance_rate
+        if is_concrete(rate) and not np.all(np.asarray(rate) < 1):
+            raise ValueError(
+                f"{type(self).__name__}(target_acceptance_rate=...) must lie in (0, 1), got {rate}"
+            )
 
     def tune_init(
         self: Same, energy: Energy, positions: Starts, num_warmup: int

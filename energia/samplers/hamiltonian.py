@@ -26,10 +26,7 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
     target_acceptance_rate: jax.Array = eqx.field(default=0.8, converter=as_float, kw_only=True)
 
     def __check_init__(self):
-        positive(self, "step_size", "target_acceptance_rate")
-        rate = self.target_acceptance_rate
-        if is_concrete(rate) and not np.all(np.asarray(rate) < 1):
-            raise ValueError(f"target_acceptance_rate must lie in (0, 1), got {rate}")
+        positive(self, "step_size")
         metric = self.inverse_mass_matrix
         if metric is not None and metric.ndim == 1:
             positive(self, "inverse_mass_matrix")

@@ -113,7 +113,7 @@ class MALA(BlackJAXKernel, StepSizeTuned, GradientBased):
     target_acceptance_rate: jax.Array = eqx.field(default=0.574, converter=as_float, kw_only=True)
 
     def __check_init__(self):
-        positive(self, "step_size", "target_acceptance_rate")
+        positive(self, "step_size")
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.mala(log_density, self.step_size)  # pyright: ignore[reportArgumentType]

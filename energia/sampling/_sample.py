@@ -109,6 +109,8 @@ def prepare(
     seeds: list[np.random.SeedSequence],
 ) -> tuple[_driver.Run, _driver.Chain]:
     """Check everything, find starts, and set up the chains before their first step."""
+    if not energy.variables:
+        raise ValueError(f"{energy._formula()} has every variable fixed: nothing is left to draw")
     if num_warmup == 0:
         kernel.check_set()
     target = Unconstrained(strong_tree(_starts.with_shapes(energy, starts)))

@@ -57,6 +57,12 @@ def _given(name: str, value: Any, support: Support | None, num_chains: int) -> n
                 f"real variable, or say .constrain({name}=en.Categorical(...)) or the like"
             )
         chains_lead = array.ndim > 0 and array.shape[0] == num_chains
+        if chains_lead and array.ndim == 1:
+            raise ValueError(
+                f"{what} of shape {array.shape} may be {num_chains} numbers, one a chain, or one "
+                f"vector: say which with .constrain({name}=en.Real()) or "
+                f".constrain({name}=en.Real({array.shape}))"
+            )
         support = Real(array.shape[1:] if chains_lead else array.shape)
     if array.shape == support.shape:
         array = np.broadcast_to(array, (num_chains, *support.shape))

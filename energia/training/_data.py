@@ -37,7 +37,7 @@ def check_variables(
     if missing := [name for name in variables if name not in (*names, *supplied)]:
         raise ValueError(
             f"{what} lacks {missing} of {energy._formula()}: add it, fix it with "
-            f".condition({missing[0]}=...), or sum it out with .marginalize({missing[0]!r})"
+            f".condition({missing[0]}=...) (latent variables are to come)"
         )
     if not objective.modelled(energy):
         raise ValueError("every variable is given: there is nothing left to model")

@@ -85,7 +85,9 @@ def fit(
         num_steps: optimiser steps, at least 1.
         batch_size: rows a step, drawn without replacement within an epoch; None: 128, or all rows
             where there are fewer. For batches from an iterable it is their length.
-        optimizer: an Optax optimiser, or a dict of two, `{'energy': ..., 'learned': ...}`.
+        optimizer: an Optax optimiser, or a dict of two, `{'energy': ..., 'learned': ...}`. Made
+            anew with the same numbers it compiles nothing; its numbers are code to JAX, so another
+            learning rate compiles.
         ema_decay: of the moving averages, in [0, 1); step t uses at most (1 + t) / (10 + t).
         augment: `augment(datum, key) -> datum`, dicts of variables of one row, applied to every
             row of a batch inside the compiled step.
