@@ -287,7 +287,7 @@ def test_wide_integers_are_weights():
         (operator.mul, jnp.ones(3), TypeError, r"scalar, got an array of shape \(3,\)"),
         (operator.mul, [1.0, 2.0], TypeError, "scalar"),
         (operator.mul, "a", TypeError, "expected numbers, got 'a'"),
-        (operator.mul, None, TypeError, "returned None"),
+        (operator.mul, None, TypeError, "expected numbers, got None"),
         (operator.mul, {}, TypeError, "expected numbers"),
         (operator.mul, 1j, TypeError, "expected real numbers"),
         (operator.mul, float("nan"), ValueError, "finite"),
