@@ -17,6 +17,16 @@ ROWS = np.arange(10.0)[:, None]
 LINE = en.Gaussian(jnp.zeros(1))
 
 
+class Cliff(en.Energy):
+    """Its gradient moves theta up by one rate a step; beyond the edge it is not a number."""
+
+    theta: jax.Array
+    edge: jax.Array = en.constant()
+
+    def __call__(self, x):
+        return jnp.where(self.theta > self.edge, jnp.nan, -self.theta) + 0 * jnp.sum(x)
+
+
 def train(model: Any = START, data: Any = DATA, objective: Any = None, **kwargs: Any) -> Any:
     """A short fit, by default of a Gaussian by denoising score matching."""
     settings: dict[str, Any] = {

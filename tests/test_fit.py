@@ -16,6 +16,7 @@ from short_fits import (
     LINE,
     ROWS,
     START,
+    Cliff,
     arrays,
     assert_equal,
     assert_equal_fits,
@@ -239,16 +240,6 @@ def test_a_schedule_that_reads_a_global_is_taken_as_it_is_now(monkeypatch):
 
 
 # --- numbers that are not finite
-
-
-class Cliff(en.Energy):
-    """Its gradient moves theta up by one rate a step; beyond the edge it is not a number."""
-
-    theta: jax.Array
-    edge: jax.Array = en.constant()
-
-    def __call__(self, x):
-        return jnp.where(self.theta > self.edge, jnp.nan, -self.theta) + 0 * jnp.sum(x)
 
 
 @pytest.mark.parametrize("step", [0, 1, 20, 37])

@@ -1,4 +1,4 @@
-"""One quick test of each main path: what must work on every Python and every set of dependencies."""
+"""One quick test of each main path: what works on every Python and with every dependency."""
 
 import jax
 import jax.numpy as jnp

@@ -49,7 +49,9 @@ class Objective(eqx.Module):
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[Any, Any]:
         """What is learned beside the energy (or None), and the state of training (or None).
 
-        `data` is the whole data with a leading axis over rows, or the first batch of a stream.
+        `data` is the whole data, augmented once, with a leading axis over rows, or the first batch
+        of a stream. Of what is learned the float arrays are trained, except those in
+        `en.constant()` fields.
         """
 
     @abc.abstractmethod

@@ -90,9 +90,11 @@ def fit(
             learning rate compiles.
         ema_decay: of the moving averages, in [0, 1); step t uses at most (1 + t) / (10 + t).
         augment: `augment(datum, key) -> datum`, dicts of variables of one row, applied to every
-            row of a batch inside the compiled step.
+            row of a batch inside the compiled step. The data may then have any names, shapes and
+            dtypes: what `augment` gives must fit the model.
         checkpoint: a folder. The state is written there atomically every `checkpoint_every` steps
-            and at the end; the same line run again goes on from it, bit for bit.
+            and at the end; the same line run again, or with more `num_steps`, goes on from it, bit
+            for bit (batches from an iterable must come in the same order).
         checkpoint_every: steps between checkpoints.
         progress: show a progress line on standard error; None: where that is a terminal.
 
