@@ -260,7 +260,7 @@ def test_trajectories_of_hmc_do_not_come_back() -> None:
     draws = draw("hmc", energy=en.Gaussian(np.zeros(10)), num_warmup=500, num_samples=1000)
     assert draws.diagnose(show=False).min_ess > 800
     plain = en.samplers.HMC(step_size_jitter=0.0)
-    with pytest.warns(en.ConvergenceWarning, match="below 100 a chain"):
+    with pytest.warns(en.ConvergenceWarning, match="a chain, below 100"):
         draw(plain, energy=en.Gaussian(np.zeros(10)), num_warmup=500, num_samples=1000)
 
 
@@ -507,7 +507,7 @@ def test_an_interrupt_ends_all_chains(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             en.samplers.Langevin(step_size=0.005),
             {},
-            r"the effective sample size of x\[\d\] is \d+, below 100 a chain",
+            r"the effective sample size of x\[\d\] is \d+, \d+ a chain, below 100",
         ),
         (
             en.samplers.Langevin(step_size=2.0),
