@@ -51,10 +51,8 @@ def test_readme_python_runs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", en.samplers.names())
+@pytest.mark.parametrize("sampler", ["nuts", "hmc", "mala", "langevin"])
 def test_quickstart_draws_its_pictures(tmp_path, sampler):
-    if sampler not in ("nuts", "hmc", "mala", "langevin"):
-        pytest.skip(f"{sampler!r} is not for an energy of images")
     command = [sys.executable, str(ROOT / "examples" / "quickstart.py"), "--num-steps", "200"]
     result = subprocess.run(
         [*command, "--sampler", sampler, "--out", str(tmp_path)], capture_output=True, text=True

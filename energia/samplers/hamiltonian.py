@@ -41,6 +41,15 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
             )
         return super().init(energy, position, key)
 
+    def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
+        return {
+            "acceptance_rate": info.acceptance_rate,
+            "diverging": info.is_divergent,
+            "energy": info.energy,
+            "n_steps": jnp.asarray(info.num_integration_steps, jnp.int32),
+            "step_size": jnp.asarray(self.step_size),
+        }
+
 
 @registry.register("hmc")
 class HMC(_Hamiltonian):
@@ -92,15 +101,6 @@ class HMC(_Hamiltonian):
             log_density, self.step_size, self.inverse_mass_matrix, self.num_integration_steps
         )
 
-    def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
-        return {
-            "acceptance_rate": info.acceptance_rate,
-            "diverging": info.is_divergent,
-            "energy": info.energy,
-            "n_steps": jnp.asarray(info.num_integration_steps, jnp.int32),
-            "step_size": jnp.asarray(self.step_size),
-        }
-
 
 @registry.register("nuts")
 class NUTS(_Hamiltonian, VariableLength):
@@ -141,13 +141,9 @@ class NUTS(_Hamiltonian, VariableLength):
 
     def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
         return {
-            "acceptance_rate": info.acceptance_rate,
-            "diverging": info.is_divergent,
-            "energy": info.energy,
-            "n_steps": jnp.asarray(info.num_integration_steps, jnp.int32),
+            **super()._info(state, info),
             "tree_depth": jnp.asarray(info.num_trajectory_expansions, jnp.int32),
             "reached_max_treedepth": jnp.asarray(
                 (info.num_trajectory_expansions >= self.max_num_doublings) & ~info.is_turning
             ),
-            "step_size": jnp.asarray(self.step_size),
         }

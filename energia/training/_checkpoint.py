@@ -93,7 +93,7 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
         arrays, meta = read_npz(path, FORMAT)
         written, step = meta["identity"], int(meta["step"])
         leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
-    except Exception as error:  # what a damaged archive raises is beyond listing
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the checkpoint in {where!r} is damaged: {error}. Delete {path} to begin again"
         ) from error
