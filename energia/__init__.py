@@ -27,12 +27,15 @@ from energia.energies import (
     constant,
     energy,
     mixture,
+    total,
 )
 from energia.sampling import Draws, sample
 from energia.supports import (
     Binary,
     Categorical,
+    CholeskyCorrelation,
     Interval,
+    Natural,
     Ordered,
     Positive,
     Real,
@@ -45,6 +48,7 @@ from energia.training import Fit, TrainingWarning, fit
 __all__ = [
     "Binary",
     "Categorical",
+    "CholeskyCorrelation",
     "ConvergenceWarning",
     "Diagnosis",
     "DoubleWell",
@@ -56,6 +60,7 @@ __all__ = [
     "GaussianMixture",
     "Interval",
     "MLPEnergy",
+    "Natural",
     "Ordered",
     "Positive",
     "Real",
@@ -74,4 +79,5 @@ __all__ = [
     "sample",
     "samplers",
     "testing",
+    "total",
 ]

@@ -1,6 +1,7 @@
 """Casting numbers at the public face: strong dtypes, arrays where the user wrote Python floats."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -128,6 +129,35 @@ def check_count(value: Any, name: str, minimum: int) -> int:
     if value < minimum:
         raise ValueError(f"{name}= must be at least {minimum}, got {value}")
     return int(value)
+
+
+def parameters_of(function: Callable[..., Any], name: str, skip: int = 0) -> tuple[str, ...]:
+    """The parameters of a function that have no default, without the first `skip`."""
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"{name} takes {parameter}: variables are the names of parameters: write them out"
+            )
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(
+                f"{name} takes {parameter.name!r} by position only: energies pass their "
+                "variables by name"
+            )
+    names = tuple(p.name for p in parameters if p.default is p.empty)
+    if not names:
+        raise TypeError(f"{name} has no variable: give it at least one parameter")
+    return names
+
+
+def check_broadcast(shape: Sequence[int], wanted: Sequence[int], name: str) -> None:
+    """Raise unless a shape broadcasts to the wanted one without widening it."""
+    try:
+        fits = np.broadcast_shapes(tuple(shape), tuple(wanted)) == tuple(wanted)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} of shape {shape} does not broadcast to {wanted}")
 
 
 def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -142,11 +142,11 @@ def test_value_error(
     [
         (
             {"energy": NORMAL.constrain(x=en.Positive((2,))), "init": [1.0, -1.0]},
-            r"init for 'x' lies outside its support positive \(2,\): -1.0 at index \(0, 1\)",
+            r"init for 'x' .* outside its support positive \(2,\); .* -1.0 at index \(0, 1\)",
         ),
         (
             {"energy": NORMAL.constrain(x=en.Simplex(2)), "init": [0.5, 0.6]},
-            "init for 'x' lies outside its support",
+            "init for 'x' has .* outside its support",
         ),
         (
             {"energy": infinite},

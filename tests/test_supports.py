@@ -28,6 +28,16 @@ CONTINUOUS: list[Continuous] = [
     en.Simplex(5),
     en.Ordered(1),
     en.Ordered(4),
+    en.Ordered(3, low=-2),
+    en.Simplex(3, batch=2),
+    en.Ordered(2, batch=(2, 2)),
+    en.Interval(0, np.inf),
+    en.Interval(-np.inf, 3, (2,)),
+    en.Interval([0, -1, -np.inf, -np.inf, 2], [np.inf, 1, 0, np.inf, 3]),
+    en.Interval([[0], [-1]], 4, (2, 3)),
+    en.CholeskyCorrelation(2),
+    en.CholeskyCorrelation(4),
+    en.CholeskyCorrelation(3, batch=2),
 ]
 DISCRETE: list[Discrete] = [
     en.Binary(),
@@ -89,7 +99,12 @@ def test_log_jacobian(support):
     def coordinates(z):
         value = support.constrain(z.reshape(support.unconstrained_shape))[0].ravel()
         # a simplex has one coordinate fewer than entries
-        return value[:-1] if isinstance(support, en.Simplex) else value
+        if isinstance(support, en.Simplex):
+            return value.reshape(-1, support.size)[:, :-1].ravel()
+        if isinstance(support, en.CholeskyCorrelation):
+            rows, columns = np.tril_indices(support.size, -1)
+            return value.reshape(-1, support.size, support.size)[:, rows, columns].ravel()
+        return value
 
     with jax.enable_x64(True):
         z = free(support, seed=1)
@@ -115,7 +130,7 @@ def test_extreme_inputs_stay_strictly_inside(support, dtype):
             assert np.all(seen["inside"])
             assert all(np.isfinite(array).all() for array in seen.values()), seen
             if isinstance(support, en.Simplex):
-                assert abs(value.sum() - 1) < 1e-5
+                assert np.all(abs(value.sum(-1) - 1) < 1e-5)
 
 
 def test_interval_keeps_its_digits_near_a_bound_at_zero():
@@ -216,7 +231,7 @@ def test_hashable_and_equal(support):
     assert twin == support
     assert hash(twin) == hash(support)
     assert twin is not support
-    assert eval(f"en.{support!r}") == support
+    assert eval(f"en.{support!r}", {"en": en, "inf": math.inf}) == support
     assert sum(support == other for other in ALL) == 1
 
 
@@ -235,8 +250,15 @@ def test_frozen():
 REFUSED: list[tuple[Any, Any, str]] = [
     (lambda: en.Interval(1, 0), ValueError, "low < high"),
     (lambda: en.Interval(0, 0), ValueError, "low < high"),
-    (lambda: en.Interval(0, np.inf), ValueError, "finite bounds.*Positive"),
-    (lambda: en.Interval(np.nan, 1), ValueError, "finite bounds"),
+    (lambda: en.Interval(-np.inf, np.inf), ValueError, "no finite bound.*en.Real"),
+    (lambda: en.Interval(np.inf, np.inf), ValueError, "low= must not be nan or inf"),
+    (lambda: en.Interval(np.nan, 1), ValueError, "low= must not be nan"),
+    (lambda: en.Interval([0, 1], [1, 1]), ValueError, "low < high"),
+    (lambda: en.Interval([0, 1], 2, (3,)), ValueError, "low= of shape .* does not broadcast"),
+    (lambda: en.Interval("a", 1), TypeError, "low= must be numbers or a function"),
+    (lambda: en.Interval(0, lambda *a: 1.0), TypeError, "write them out"),
+    (lambda: en.Ordered(2, low=np.inf), ValueError, "low=...* must be a finite number"),
+    (lambda: en.CholeskyCorrelation(1), ValueError, "size= must be at least 2"),
     (lambda: en.Categorical(1), ValueError, "num_categories= must be at least 2"),
     (lambda: en.Categorical(True), TypeError, "num_categories= must be an integer"),
     (lambda: en.Categorical(2, (-1,)), ValueError, "non-negative"),

@@ -3,6 +3,7 @@
 from energia.energies._algebra import mixture
 from energia.energies._energy import Energy
 from energia.energies._function import energy
+from energia.energies._total import total
 from energia.energies._trainable import constant
 from energia.energies.analytic import DoubleWell, Funnel, Ring, Rosenbrock, Uniform
 from energia.energies.gaussian import Gaussian, GaussianMixture
@@ -21,4 +22,5 @@ __all__ = [
     "constant",
     "energy",
     "mixture",
+    "total",
 ]

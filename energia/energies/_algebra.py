@@ -1,5 +1,8 @@
 """The algebra of energies: lazy final nodes, each a pytree whose numbers are array leaves."""
 
+import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 from energia._types import as_float, is_concrete, log, strong
 from energia.energies._checks import check_known, check_supports, positive
 from energia.energies._energy import Energy
+from energia.energies._factors import Factors
 from energia.energies._trainable import constant
 from energia.supports import Support
 
@@ -26,12 +30,15 @@ def _joined_supports(
     for energy in energies:
         for name, support in energy.supports.items():
             known = supports.get(name)
-            if known is not None and support is not None and known != support:
+            if support is None:
+                supports.setdefault(name, None)
+                continue
+            if known is not None and (known != support or support.replaced):
                 raise ValueError(
                     f"the supports of {name!r} clash in {where()}: {known!r} and {support!r}. "
                     f"Use .constrain({name}=...) on one side to say which holds"
                 )
-            supports[name] = known if support is None else support
+            supports[name] = support
     return supports
 
 
@@ -52,6 +59,12 @@ class _Joined(Energy):
 
     def _supports(self) -> Mapping[str, Support | None]:
         return _joined_supports(self.energies, self._formula)
+
+    def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
+        for energy in self.energies:
+            if energy.supports.get(name) is not None:
+                return energy._support_at(name, values)
+        return None
 
     @property
     def _ordered(self) -> bool:
@@ -80,6 +93,29 @@ class Sum(_Joined):
             total = total + part
         return total
 
+    def _terms(self) -> tuple[Energy, ...]:
+        return tuple(term for energy in self.energies for term in energy._terms())
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        base, touched = [], []
+        for energy in self.energies:
+            others = {n: values[n] for n in energy.variables if n != name}
+            if name not in energy.variables:
+                base.append(energy.at(others))
+            elif energy.supports[name] in (None, self.supports[name]):
+                touched.append(energy._factorize(name, others))
+        if not touched or None in touched or len({type(factors) for factors in touched}) > 1:
+            return super()._factorize(name, values)
+        total = functools.reduce(operator.add, touched)
+        return eqx.tree_at(lambda factors: factors.base, total, sum(base, start=total.base))
+
+    def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
+        keys = jax.random.split(key, len(self.energies))
+        pairs = zip(self.energies, keys, strict=True)
+        parts = tuple(energy._subsample(subkey, batch_size) for energy, subkey in pairs)
+        same = all(map(operator.is_, parts, self.energies))
+        return self if same else Sum(parts)
+
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         text, *terms = [energy._formula(shown) for energy in self.energies]
         for term in terms:
@@ -99,6 +135,9 @@ class Mixture(_Joined):
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         parts = jnp.stack(self._parts(args, kwargs))
         return -jax.nn.logsumexp(self.log_weights - parts)
+
+    def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
+        return not_subsampled(self, self.energies, key, batch_size)
 
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         if is_concrete(self.log_weights) and self.log_weights.ndim == 1:
@@ -124,6 +163,13 @@ class _Wrapped(Energy):
     def _supports(self) -> Mapping[str, Support | None]:
         return self.energy.supports
 
+    def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
+        return self.energy._support_at(name, values)
+
+    def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
+        inner = self.energy._subsample(key, batch_size)
+        return self if inner is self.energy else dataclasses.replace(self, energy=inner)
+
     @property
     def _ordered(self) -> bool:
         return self.energy._ordered
@@ -135,6 +181,18 @@ class _Wrapped(Energy):
         return self.energy._factor(shown)
 
 
+def not_subsampled(
+    energy: Energy, parts: Iterable[Energy], key: jax.Array, batch_size: int
+) -> Energy:
+    """The energy itself; raises where a part holds data, since it is no sum of its rows."""
+    if any(part._subsample(key, batch_size) is not part for part in parts):
+        raise ValueError(
+            f"the rows of data in {energy._formula()} cannot be subsampled: the energy is not "
+            "linear in their sum, so that no estimate from a few of them would be unbiased"
+        )
+    return energy
+
+
 class Scaled(_Wrapped):
     r"""$w E$: a weight, or a temperature $T = 1/w$. Written `w * E` and `E / T`."""
 
@@ -143,6 +201,14 @@ class Scaled(_Wrapped):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         return self.weight * self.energy(**self._bind(args, kwargs))
+
+    def _terms(self) -> tuple[Energy, ...]:
+        terms = self.energy._terms()
+        return tuple(Scaled(term, self.weight) for term in terms) if len(terms) > 1 else (self,)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        factors = self.energy._factorize(name, values)
+        return None if factors is None else factors.scale(self.weight)
 
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         inner = self.energy._factor(shown)
@@ -165,11 +231,39 @@ class Constrained(_Wrapped):
     def _supports(self) -> Mapping[str, Support | None]:
         return {**self.energy.supports, **dict(self.declared)}
 
+    def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
+        declared = dict(self.declared)
+        if name in declared:
+            return declared[name].at(values)
+        return self.energy._support_at(name, values)
+
+    def _terms(self) -> tuple[Energy, ...]:
+        declared = dict(self.declared)
+        parts = [
+            (term, tuple((n, declared[n]) for n in term.variables if n in declared))
+            for term in self.energy._terms()
+        ]
+        if len(parts) == 1:
+            return (self,)
+        return tuple(Constrained(term, own) if own else term for term, own in parts)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        if self.supports[name] != self.energy.supports[name]:  # other states
+            return super()._factorize(name, values)
+        return self.energy._factorize(name, values)
+
 
 class Frozen(_Wrapped):
     """An energy that `en.fit` never trains."""
 
     energy: Energy = constant()
+
+    def _terms(self) -> tuple[Energy, ...]:
+        terms = self.energy._terms()
+        return tuple(Frozen(term) for term in terms) if len(terms) > 1 else (self,)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        return self.energy._factorize(name, values)
 
 
 # --- constructors: they keep the algebra flat

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from energia._types import as_float, is_concrete
-from energia.supports import Support
+from energia._types import as_float, check_broadcast, is_concrete
+from energia.supports import Interval, Support
 
 if TYPE_CHECKING:
     from energia.energies._energy import Energy
@@ -88,10 +88,26 @@ def positive(value: Any, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
 def broadcastable(value: Any, name: str, shape: tuple[int, ...]) -> jax.Array:
     """A float array that broadcasts to a shape without widening it."""
     value = as_float(value, name)
-    try:
-        fits = np.broadcast_shapes(value.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"{name} of shape {value.shape} does not broadcast to {shape}")
+    check_broadcast(value.shape, shape, name)
     return value
+
+
+def check_inside(array: np.ndarray, support: Support, label: str) -> None:
+    """Raise unless data lie in a support, to which leading axes may be added."""
+    inside = np.asarray(support.contains(array))
+    if isinstance(support, Interval):  # its ends are no draws, but they are common in data
+        low, high = support.ends(array.dtype)
+        inside = np.asarray(inside | (array == low) | (array == high))
+    check_all(np.asarray(inside), array, label, f"outside its support {support}")
+
+
+def check_all(good: np.ndarray, array: np.ndarray, label: str, problem: str) -> None:
+    """Raise where an entry is not good, with the first of them and where it stands."""
+    if good.all():
+        return
+    where = tuple(int(i[0]) for i in np.nonzero(~good)) if good.ndim else ()
+    shown = array[where]
+    count = int(np.sum(~good))
+    values = "1 value" if count == 1 else f"{count} values"
+    at = f" at index {where}" if where else ""
+    raise ValueError(f"{label} has {values} {problem}; the first is {shown}{at}")

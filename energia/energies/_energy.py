@@ -2,7 +2,6 @@
 
 import abc
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,34 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_array, as_float, is_concrete
+from energia._types import as_array, as_float, is_concrete, parameters_of
 from energia.energies._checks import check_names, real_scalar
+from energia.energies._factors import Factors, enumerated
 from energia.energies._trainable import count_parameters
 from energia.supports import Support
 
 if TYPE_CHECKING:
     from energia.energies._algebra import Constrained, Frozen
     from energia.energies._substituted import Substituted
-
-
-def parameters_of(function: Callable[..., Any], name: str, skip: int = 0) -> tuple[str, ...]:
-    """The parameters of a function that have no default, without the first `skip`."""
-    parameters = list(inspect.signature(function).parameters.values())[skip:]
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise TypeError(
-                f"{name} takes {parameter}: an energy's variables are the names of its "
-                "parameters, so write them out"
-            )
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise TypeError(
-                f"{name} takes {parameter.name!r} by position only: energies pass their "
-                "variables by name"
-            )
-    names = tuple(p.name for p in parameters if p.default is p.empty)
-    if not names:
-        raise TypeError(f"{name} has no variable: give it at least one parameter")
-    return names
 
 
 @functools.cache
@@ -96,10 +76,34 @@ class Energy(eqx.Module):
         """Hook: the supports that the class itself knows."""
         return {}
 
+    def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
+        """Hook: the support of a variable, with its bounds at these values of the others."""
+        support = self.supports[name]
+        return None if support is None else support.at(values)
+
     @property
     def _ordered(self) -> bool:
         """Whether values may be given by position: a sum's terms commute, positions do not."""
         return True
+
+    def _terms(self) -> "tuple[Energy, ...]":
+        """Hook: energies of which this one is the sum."""
+        return (self,)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        """Hook: the energy as a function of one variable, where its entries are independent.
+
+        Given `values` of all other variables. None where they are not independent, or where nobody
+        knows. A finite variable with one entry needs no closed form.
+        """
+        return enumerated(self, name, values)
+
+    def _subsample(self, key: jax.Array, batch_size: int) -> "Energy":
+        """Hook: a random energy whose mean over keys is this one, from fewer rows of data.
+
+        Itself where there is no data factor in it.
+        """
+        return self
 
     # --- evaluate
 
@@ -278,6 +282,39 @@ class Energy(eqx.Module):
         from energia.energies._substituted import substitute
 
         return substitute(self, functions)
+
+    def marginalize(self, *names: str) -> "Energy":
+        r"""Sum variables out: the free energy $-\log \sum_h e^{-E(v, h)}$ of the others.
+
+        In closed form where the energy has one for the variable given the others (a layer of a
+        Boltzmann machine, a Gaussian factor), else by enumeration of a finite support, of up to
+        $2^{20}$ states in chunks, so that memory stays bounded. Of a sum only the terms that hold a
+        variable are touched, and several variables are eliminated one after another in an order
+        that keeps tables small: a hidden Markov model written as factors costs what the forward
+        algorithm costs. A temperature stays where it was put: `(E / T).marginalize('h')` is not
+        `E.marginalize('h') / T`.
+
+        Args:
+            *names: variables of known support, at least one.
+
+        Raises:
+            ValueError: when a name is no variable, its support is unknown, it is continuous and has
+                no closed form, or there are too many states to enumerate.
+
+        References:
+            Dechter (1999), Bucket elimination: a unifying framework for reasoning.
+
+        Example:
+            >>> import energia as en, jax.numpy as jnp
+            >>> @en.energy(z=en.Categorical(2))
+            ... def labelled(x, z):
+            ...     return 0.5 * (x - 4.0 * z) ** 2
+            >>> round(float(labelled.marginalize("z")(2.0)), 4)  # 2 - log 2
+            1.3069
+        """
+        from energia.energies._marginal import marginalize
+
+        return marginalize(self, names)
 
     def constrain(self, **supports: Support) -> "Constrained":
         """Attach or replace the supports of variables; the values of the energy do not change.

@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from energia._types import as_array
+from energia._types import as_array, parameters_of
 from energia.energies._checks import check_supports
-from energia.energies._energy import Energy, parameters_of
+from energia.energies._energy import Energy
 from energia.supports import Support
 
 

@@ -8,9 +8,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from energia._types import as_array, as_float, is_concrete
-from energia.energies._checks import check_known
-from energia.energies._energy import Energy, parameters_of
+from energia._types import as_array, as_float, is_concrete, parameters_of
+from energia.energies._checks import check_inside, check_known
+from energia.energies._energy import Energy
+from energia.energies._factors import Factors
 from energia.energies._trainable import constant
 from energia.supports import Support
 
@@ -65,12 +66,24 @@ class Substituted(Energy):
     replacements: dict[str, _Replacement]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        values = self._bind(args, kwargs)
-        inner = {
-            name: self.replacements[name](values) if name in self.replacements else values[name]
-            for name in self.energy.variables
-        }
-        return self.energy(**inner)
+        return self.energy(**self._inner(self._bind(args, kwargs)))
+
+    def _inner(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the inner energy's variables, of those that the given values determine."""
+        inner = {}
+        for name in self.energy.variables:
+            replacement = self.replacements.get(name, _Name(name))
+            if all(source in values for source in replacement.names):
+                inner[name] = replacement(values)
+        return inner
+
+    def _origin(self, name: str) -> str | None:
+        """The inner energy's name of a variable; None where it is only an argument of functions."""
+        for inner in self.energy.variables:
+            replacement = self.replacements.get(inner, _Name(inner))
+            if isinstance(replacement, _Name) and replacement.name == name:
+                return inner
+        return None
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -82,13 +95,41 @@ class Substituted(Energy):
 
     def _supports(self) -> Mapping[str, Support | None]:
         supports: dict[str, Support | None] = {}
+        sources = {name: new.names for name, new in self.replacements.items()}
         for name, support in self.energy.supports.items():
-            replacement = self.replacements.get(name)
-            if replacement is None:
-                supports[name] = support
-            elif isinstance(replacement, _Name):
+            replacement = self.replacements.get(name, _Name(name))
+            if isinstance(replacement, _Name):
+                if support is not None and support.functional:
+                    support = support.renamed(sources)
                 supports[replacement.name] = support
         return supports
+
+    def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
+        origin = self._origin(name)
+        return None if origin is None else self.energy._support_at(origin, self._inner(values))
+
+    def _terms(self) -> tuple[Energy, ...]:
+        terms = self.energy._terms()
+        if len(terms) == 1:
+            return (self,)
+        parts = []
+        for term in terms:
+            own = {n: new for n, new in self.replacements.items() if n in term.variables}
+            parts.append(Substituted(term, own) if own else term)
+        return tuple(parts)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        origin = self._origin(name)
+        tied = any(
+            isinstance(new, _Function) and name in new.names for new in self.replacements.values()
+        )
+        if origin is None or tied:
+            return super()._factorize(name, values)
+        return self.energy._factorize(origin, self._inner(values))
+
+    def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
+        inner = self.energy._subsample(key, batch_size)
+        return self if inner is self.energy else Substituted(inner, self.replacements)
 
     @property
     def _ordered(self) -> bool:
@@ -119,8 +160,14 @@ def condition(energy: Energy, values: Mapping[str, Any]) -> Substituted:
     """See `Energy.condition`."""
     check_known(energy, values, "condition")
     supports = energy.supports
-    fixed = {name: _Value(_fitting(value, supports[name], name)) for name, value in values.items()}
-    return _replace(energy, fixed)
+    fixed = {name: _fitting(value, supports[name], name) for name, value in values.items()}
+    for name, value in fixed.items():
+        support = supports[name]
+        depends = () if support is None else support.depends
+        seen = all(n in fixed and is_concrete(fixed[n]) for n in (name, *depends))
+        if support is not None and depends and seen:  # its bounds are fixed beside it
+            check_inside(np.asarray(value), support.at(fixed), f"condition({name}=...)")
+    return _replace(energy, {name: _Value(value) for name, value in fixed.items()})
 
 
 def rename(energy: Energy, names: Mapping[str, str]) -> Substituted:
@@ -165,24 +212,19 @@ def _replace(energy: Energy, new: dict[str, Any]) -> Substituted:
 
 
 def _fitting(value: Any, support: Support | None, name: str) -> jax.Array:
-    """The value in the dtype of its support, checked against it as far as it can be seen."""
+    """The value in the dtype and the shape of its support."""
     what = f"condition({name}=...)"
     if support is None:
         return as_array(value, what)
     array = as_array(value, what) if support.discrete else as_float(value, what)
     if array.shape != support.shape:
         raise ValueError(f"{what} needs shape {support.shape} ({support}), got {array.shape}")
-    if is_concrete(array):
-        numbers = np.asarray(array)
-        inside = np.asarray(support.contains(numbers))
-        if not inside.all():
-            where = tuple(int(i[0]) for i in np.nonzero(~inside)) if array.ndim else ()
-            raise ValueError(
-                f"{what} got {numbers[where]} at {where or 'its value'}, "
-                f"outside its support {support}"
-            )
-        return as_array(numbers.astype(support.dtype))
-    return array.astype(support.dtype)
+    if not is_concrete(array):
+        return array.astype(support.dtype)
+    if not support.depends:
+        # whole numbers are looked for before the cast, which would make them
+        check_inside(np.asarray(array), support, what)
+    return as_array(np.asarray(array).astype(support.dtype))
 
 
 def _short(value: Any) -> str:

@@ -25,7 +25,7 @@ class Unconstrained(Energy):
         self.energy = energy
         self.maps = tuple(
             (name, support)
-            for name, support in energy.supports.items()
+            for name, support in by_dependency(energy.supports, energy._formula())
             if isinstance(support, Continuous) and not isinstance(support, Real)
         )
 
@@ -45,12 +45,47 @@ class Unconstrained(Energy):
     def constrain(self, values: Values) -> tuple[Values, jax.Array | None]:
         """Values in their supports, and the log determinant of the map (None: the identity)."""
         values, total = dict(values), None
-        for name, support in self.maps:
-            values[name], log_det = support.constrain(values[name])
+        for name, _ in self.maps:
+            values[name], log_det = self._map(name, values).constrain(values[name])
             total = log_det if total is None else total + log_det
         return values, total
 
     def unconstrain(self, values: Values) -> Values:
-        """The inverse of `constrain`."""
-        maps = dict(self.maps)
-        return {n: maps[n].unconstrain(v) if n in maps else v for n, v in values.items()}
+        """The inverse of `constrain`; where bounds depend on a variable, its value is needed."""
+        mapped = {name for name, _ in self.maps}
+        return {
+            name: self._map(name, values).unconstrain(value) if name in mapped else value
+            for name, value in values.items()
+        }
+
+    def _map(self, name: str, values: Mapping[str, Any]) -> Continuous:
+        support = dict(self.maps)[name]
+        if support.functional:
+            support = self.energy._support_at(name, values)
+        assert isinstance(support, Continuous)
+        return support
+
+
+def by_dependency(
+    supports: Mapping[str, Support | None], where: str
+) -> list[tuple[str, Support | None]]:
+    """Variables and supports, each after those that its bounds are functions of.
+
+    Raises:
+        ValueError: when bounds depend on each other, or on what is no variable.
+    """
+    order: dict[str, Support | None] = {}
+    waiting = dict(supports)
+    while waiting:
+        ready = [n for n, s in waiting.items() if s is None or set(s.depends) <= set(order)]
+        if not ready:
+            name, support = next(iter(waiting.items()))
+            assert support is not None
+            foreign = [other for other in support.depends if other not in supports]
+            raise ValueError(
+                f"the support of {name!r} depends on {foreign}, no variable of {where}"
+                if foreign
+                else f"the supports of {list(waiting)} in {where} depend on one another in a cycle"
+            )
+        order |= {name: waiting.pop(name) for name in ready}
+    return list(order.items())

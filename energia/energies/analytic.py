@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from energia._types import as_float, as_shape, check_count, log
+from energia._types import as_float, as_shape, check_count, float_dtype, log
 from energia.energies._checks import broadcastable, one_value, positive
 from energia.energies._energy import Energy
 from energia.supports import Interval, Real, Support
@@ -173,7 +173,8 @@ class Uniform(Energy):
     def __call__(self, x: ArrayLike) -> jax.Array:
         one_value(self, x, self.box.shape)
         size = math.prod(self.box.shape)
-        return as_float(size * math.log(self.box.high - self.box.low))
+        low, high = self.box.ends(float_dtype())
+        return as_float(size * math.log(high - low))
 
     def _supports(self) -> Mapping[str, Support]:
         return {"x": self.box}

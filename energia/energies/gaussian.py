@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from energia._types import as_float, is_concrete, log
 from energia.energies._checks import one_value, positive
 from energia.energies._energy import Energy
+from energia.energies._factors import Normal
 from energia.supports import Real, Support
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -74,6 +75,12 @@ class Gaussian(Energy):
 
     def _supports(self) -> Mapping[str, Support]:
         return {"x": Real(self.mean.shape)}
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Normal | None:
+        if self.precision_cholesky is not None:  # its entries are not independent
+            return None
+        precision = jnp.broadcast_to(jnp.exp(-2 * jnp.asarray(self.log_scale)), self.mean.shape)
+        return Normal(self(jnp.zeros_like(self.mean)), precision * self.mean, precision)
 
     @property
     def precision(self) -> jax.Array:

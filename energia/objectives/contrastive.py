@@ -14,7 +14,7 @@ from energia.energies._unconstrained import Unconstrained
 from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import Objective, check_continuous, registry
 from energia.samplers import GradientBased, Kernel
-from energia.supports import Real
+from energia.supports import Continuous, Real
 
 
 def _kernel(sampler: Any) -> Kernel:
@@ -179,16 +179,17 @@ class PCD(Objective):
     def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, count: int) -> Values:
         """Starts of new chains, in unconstrained space."""
         fresh = {}
-        target = Unconstrained(energy)
         for index, name in enumerate(self.modelled(energy)):
             support, subkey = energy.supports[name], jax.random.fold_in(key, index)
             if support is None or isinstance(support, Real):
                 mean, scale = state.mean[name], state.scale[name]
                 noise = jax.random.normal(subkey, (count, *mean.shape), mean.dtype)
                 fresh[name] = mean + scale * noise
+            elif isinstance(support, Continuous):
+                shape = (count, *support.unconstrained_shape)
+                fresh[name] = jax.random.uniform(subkey, shape, support.dtype, -2, 2)
             else:
-                drawn = jax.vmap(support.draw)(jax.random.split(subkey, count))
-                fresh[name] = jax.vmap(lambda x, n=name: target.unconstrain({n: x})[n])(drawn)
+                fresh[name] = jax.vmap(support.draw)(jax.random.split(subkey, count))
         return fresh
 
 

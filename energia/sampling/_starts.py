@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import Values
+from energia.energies._checks import check_all
 from energia.energies._energy import Energy, _not_scalar
 from energia.energies._unconstrained import Unconstrained
 from energia.supports import Discrete, Real, Support
@@ -41,7 +42,10 @@ def given_starts(energy: Energy, init: Any, num_chains: int) -> dict[str, np.nda
     if unknown := [name for name in init if name not in energy.variables]:
         raise ValueError(f"init= has {unknown}; the variables are {energy.variables}")
     supports = energy.supports
-    return {n: _given(n, value, supports[n], num_chains) for n, value in init.items()}
+    starts = {n: _given(n, value, supports[n], num_chains) for n, value in init.items()}
+    for name, value in starts.items():
+        _check_inside(energy, name, value, starts)
+    return starts
 
 
 def _given(name: str, value: Any, support: Support | None, num_chains: int) -> np.ndarray:
@@ -76,15 +80,30 @@ def _given(name: str, value: Any, support: Support | None, num_chains: int) -> n
     array = array.astype(support.dtype)
     if not np.isfinite(array).all():
         raise ValueError(f"{what} is not finite: {array[~np.isfinite(array)][0]}")
-    if isinstance(support, Real):
-        return array
-    inside = np.asarray(jax.vmap(support.contains)(jnp.asarray(array)))
-    if not inside.all():
-        where = tuple(int(i[0]) for i in np.nonzero(~inside))
-        raise ValueError(
-            f"{what} lies outside its support {support}: {array[where]} at index {where}"
-        )
     return array
+
+
+def _check_inside(
+    energy: Energy, name: str, starts: np.ndarray, given: Mapping[str, np.ndarray]
+) -> None:
+    """Raise unless starts, shape (chain, *shape), lie in the support of their variable."""
+    support = energy.supports[name]
+    if support is None or isinstance(support, Real):
+        return
+    if lacking := [other for other in support.depends if other not in given]:
+        raise ValueError(
+            f"init for {name!r} needs a start of {lacking} beside it: its support {support} "
+            "depends on it"
+        )
+
+    def inside(start: jax.Array, others: Values) -> Any:
+        there = energy._support_at(name, others)
+        assert there is not None
+        return there.contains(start)
+
+    others = {other: jnp.asarray(given[other]) for other in support.depends}
+    good = np.asarray(jax.vmap(inside)(jnp.asarray(starts), others))
+    check_all(good, starts, f"init for {name!r}", f"outside its support {support}")
 
 
 def with_shapes(energy: Energy, starts: Mapping[str, np.ndarray]) -> Energy:
@@ -161,6 +180,8 @@ def draw_starts(
         assert support is not None
         if isinstance(support, Discrete):
             return generator.choice(support.states, support.shape).astype(support.dtype)
+        if support.discrete:
+            return generator.poisson(1.0, support.shape).astype(support.dtype)
         return generator.uniform(-2, 2, support.shape).astype(support.dtype)
 
     positions = {name: np.array(value) for name, value in fixed.items()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from energia._types import Values, as_array, check_key, strong_tree
 from energia.energies import Energy, mixture
-from energia.energies._unconstrained import Unconstrained
+from energia.energies._unconstrained import Unconstrained, by_dependency
 from energia.supports import Support
 from energia.testing._law import avals, differences, law, other_numbers
 
@@ -72,8 +72,8 @@ def _points(energy: Energy, values: Mapping[str, Any], key: jax.Array) -> list[V
     points: list[Values] = []
     for point in range(POINTS):
         drawn = {}
-        for index, name in enumerate(energy.variables):
-            support, value = energy.supports[name], given.get(name)
+        for index, (name, support) in enumerate(by_dependency(energy.supports, energy._formula())):
+            value = given.get(name)
             if support is None and value is None:
                 raise ValueError(
                     f"the support of {name!r} is unknown: give values={{{name!r}: ...}}, or say "
@@ -84,8 +84,10 @@ def _points(energy: Energy, values: Mapping[str, Any], key: jax.Array) -> list[V
                 near = 0.1 * jax.random.normal(subkey, value.shape) * (point > 0)
                 drawn[name] = value + near if eqx.is_inexact_array(value) else value
             elif support is not None:
+                support = energy._support_at(name, drawn)
+                assert support is not None
                 drawn[name] = support.draw(subkey)
-        points.append(drawn)
+        points.append({name: drawn[name] for name in energy.variables})
     return points
 
 
@@ -98,10 +100,11 @@ def _check_supports(energy: Energy, points: list[Values]) -> None:
         )
         for name, support in supports.items():
             require(support is None or isinstance(support, Support), f"{name!r} has {support!r}")
-            for value in (point[name] for point in points if support is not None):
-                assert support is not None
-                require(value.shape == support.shape, f"{name!r} in {support} is {avals(value)}")
-                require(jnp.all(support.contains(value)), f"{name}={value} is outside {support}")
+            for point in points if support is not None else []:
+                value, there = point[name], energy._support_at(name, point)
+                assert there is not None
+                require(value.shape == there.shape, f"{name!r} in {support} is {avals(value)}")
+                require(jnp.all(there.contains(value)), f"{name}={value} is outside {support}")
 
 
 def _check_value(energy: Energy, points: list[Values]) -> None:

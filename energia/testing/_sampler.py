@@ -231,7 +231,12 @@ def _check_runs(kernel: Kernel, target: Target, key: jax.Array) -> None:
         require(not found, found)
     with law(name, "its draws lie in their supports") as require:
         for variable, support in target.energy.supports.items():
-            inside = support is None or jax.vmap(jax.vmap(support.contains))(first[variable])
+
+            def contains(draw: Values, variable: str = variable) -> Any:
+                there = target.energy._support_at(variable, draw)
+                return there is None or there.contains(draw[variable])
+
+            inside = support is None or jax.vmap(jax.vmap(contains))({**first})
             require(np.all(inside), f"{np.mean(~np.asarray(inside)):.2%} of {variable!r} do not")
     if isinstance(kernel, Biased):  # it may be a minimiser, without noise
         return

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import float_dtype
+from energia.energies._checks import check_all, check_inside
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective
-from energia.supports import Interval, Support
+from energia.supports import Support
 
 Rows = dict[str, np.ndarray]
 
@@ -94,11 +95,11 @@ def rows_of(
         as_they_are = raw or (support is None and name in given)
         rows[name] = cast = _cast(array, label, support, as_they_are)
         if _is_float(cast.dtype):
-            _check_all(np.isfinite(cast), array, label, "not finite: drop or impute them")
+            check_all(np.isfinite(cast), array, label, "not finite: drop or impute them")
         if support is not None:
             # whole numbers are looked for before the cast, which would make them
             numbers = array if support.discrete else cast
-            _check_all(_inside(numbers, support), array, label, f"outside its support {support}")
+            check_inside(numbers, support, label)
     if not rows:
         raise ValueError(f"{what} is empty: give an array, or a dict of arrays by variable name")
     counts = {name: len(array) for name, array in rows.items()}
@@ -107,21 +108,6 @@ def rows_of(
     if min(counts.values()) == 0:
         raise ValueError(f"{what} has no rows")
     return rows
-
-
-def _check_all(good: np.ndarray, array: np.ndarray, label: str, problem: str) -> None:
-    if not good.all():
-        where = tuple(int(i[0]) for i in np.nonzero(~good))
-        shown = array[where] if len(where) == array.ndim else array[where[0]]
-        count = int(np.sum(~good))
-        values = "1 value" if count == 1 else f"{count} values"
-        raise ValueError(f"{label} has {values} {problem}; the first is {shown} at index {where}")
-
-
-def _inside(array: np.ndarray, support: Support) -> np.ndarray:
-    if isinstance(support, Interval):  # its bounds are no draws, but they are common in data
-        return (array >= support.low) & (array <= support.high)
-    return np.asarray(support.contains(array))
 
 
 def _cast(array: np.ndarray, label: str, support: Support | None, as_they_are: bool) -> np.ndarray:

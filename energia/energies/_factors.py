@@ -1,0 +1,106 @@
+"""Closed forms: an energy of one variable whose entries are independent, given the others."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import as_float, is_concrete
+from energia.supports import Discrete, Support
+
+if TYPE_CHECKING:
+    from energia.energies._energy import Energy
+
+
+class Categorical(eqx.Module):
+    r"""$E = b - \sum_i \ell_{i, k_i}$ where entry $i$ is in its state number $k_i$.
+
+    Args:
+        base: $b$, a scalar.
+        logits: $\ell$, of the variable's shape and a last axis over the states of an entry.
+    """
+
+    base: jax.Array
+    logits: jax.Array
+
+    def __add__(self, other: "Categorical") -> "Categorical":
+        return Categorical(self.base + other.base, self.logits + other.logits)
+
+    def scale(self, weight: jax.Array) -> "Categorical":
+        """The factors of the weighted energy."""
+        return Categorical(weight * self.base, weight * self.logits)
+
+    def free_energy(self) -> jax.Array:
+        r"""$-\log \sum e^{-E}$ over all values of the variable."""
+        return self.base - jnp.sum(jax.nn.logsumexp(self.logits, axis=-1))
+
+    def draw(self, key: jax.Array, support: Support) -> jax.Array:
+        """A draw of the variable."""
+        assert isinstance(support, Discrete)
+        if len(support.states) == 2:  # one uniform number an entry
+            odds = self.logits[..., 1] - self.logits[..., 0]
+            return support.values(jax.random.uniform(key, odds.shape) < jax.nn.sigmoid(odds))
+        return support.values(jax.random.categorical(key, self.logits))
+
+
+class Normal(eqx.Module):
+    r"""$E = b - \sum_i \eta_i x_i + \tfrac12 \sum_i \lambda_i x_i^2$.
+
+    Args:
+        base: $b$, a scalar.
+        linear: $\eta$, of the variable's shape.
+        precision: $\lambda$, of the variable's shape.
+    """
+
+    base: jax.Array
+    linear: jax.Array
+    precision: jax.Array
+
+    def __add__(self, other: "Normal") -> "Normal":
+        return Normal(
+            self.base + other.base, self.linear + other.linear, self.precision + other.precision
+        )
+
+    def scale(self, weight: jax.Array) -> "Normal":
+        """The factors of the weighted energy."""
+        return Normal(weight * self.base, weight * self.linear, weight * self.precision)
+
+    def free_energy(self) -> jax.Array:
+        r"""$-\log \int e^{-E}$ over all values of the variable."""
+        self.check()
+        terms = math.log(2 * math.pi) - jnp.log(self.precision) + self.linear**2 / self.precision
+        return self.base - 0.5 * jnp.sum(terms)
+
+    def draw(self, key: jax.Array, support: Support) -> jax.Array:
+        """A draw of the variable."""
+        self.check()
+        noise = jax.random.normal(key, self.linear.shape, self.linear.dtype)
+        return self.linear / self.precision + noise / jnp.sqrt(self.precision)
+
+    def check(self) -> None:
+        """Raise where a precision that can be seen is not positive: there is no normaliser."""
+        if is_concrete(self.precision) and not np.all(np.asarray(self.precision) > 0):
+            lowest = np.min(np.asarray(self.precision))
+            raise ValueError(
+                f"a Gaussian factor has the precision {lowest:.4g}: exp(-E) cannot be integrated "
+                "over the variable; add a prior, or make negative weights smaller"
+            )
+
+
+Factors = Categorical | Normal
+
+
+def enumerated(energy: "Energy", name: str, values: Mapping[str, Any]) -> Categorical | None:
+    """The factors of a finite variable with one entry: any energy of it has them."""
+    support = energy.supports[name]
+    if not isinstance(support, Discrete) or math.prod(support.shape) != 1:
+        return None
+    count = len(support.states)
+    energies = jax.vmap(lambda index: energy.at({**values, name: support.state(index)}))(
+        jnp.arange(count, dtype=jnp.int32)
+    )
+    return Categorical(as_float(0.0), -energies.reshape(*support.shape, count))
