@@ -13,6 +13,7 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 from energia import objectives, samplers, testing
+from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
     DoubleWell,
@@ -71,6 +72,7 @@ __all__ = [
     "Support",
     "TrainingWarning",
     "Uniform",
+    "cache_compilations",
     "constant",
     "energy",
     "fit",

@@ -13,7 +13,7 @@ import energia
 PACKAGE = Path(energia.__file__).parent
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"_types", "_registry"},
+    {"_types", "_registry", "_cache"},
     {"supports"},
     {"energies"},
     {"paths"},
