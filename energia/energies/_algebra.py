@@ -14,7 +14,7 @@ import numpy as np
 from energia._types import as_float, is_concrete, log, strong
 from energia.energies._checks import check_known, check_supports, positive
 from energia.energies._energy import Energy
-from energia.energies._factors import Factors
+from energia.energies._factors import Factors, logsumexp
 from energia.energies._trainable import constant
 from energia.supports import Support
 
@@ -134,7 +134,7 @@ class Mixture(_Joined):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         parts = jnp.stack(self._parts(args, kwargs))
-        return -jax.nn.logsumexp(self.log_weights - parts)
+        return -logsumexp(self.log_weights - parts)
 
     def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
         return not_subsampled(self, self.energies, key, batch_size)

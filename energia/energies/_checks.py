@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_float, check_broadcast, is_concrete
@@ -99,6 +100,40 @@ def check_inside(array: np.ndarray, support: Support, label: str) -> None:
         low, high = support.ends(array.dtype)
         inside = np.asarray(inside | (array == low) | (array == high))
     check_all(np.asarray(inside), array, label, f"outside its support {support}")
+
+
+def check_fixed(energy: "Energy", fixed: Mapping[str, Any], what: str) -> None:
+    """Raise where a variable is fixed within bounds that a variable which stays would move.
+
+    The variable that stays would have to keep to the values that leave the fixed one inside, which
+    no support says.
+    """
+    for name in fixed:
+        support = energy.supports[name]
+        staying = [] if support is None else [n for n in support.depends if n not in fixed]
+        if staying:
+            raise ValueError(
+                f"{what}({name}=...): its support {support} depends on {staying}, so that the "
+                f"value would bound {staying} in turn: fix them beside it or before, or say "
+                f".constrain({name}=...) with a support of numbers, and .constrain({staying[0]}"
+                "=...) with the values that are left"
+            )
+
+
+def check_rows(energy: "Energy", name: str, rows: Mapping[str, Any], label: str) -> None:
+    """Raise unless rows of a variable whose bounds are functions lie within them, ends included."""
+    support = energy.supports[name]
+    assert support is not None
+
+    def inside(row: dict[str, Any]) -> jax.Array:
+        there = energy._support_at(name, row)
+        assert isinstance(there, Interval)
+        low, high = there.ends(row[name].dtype)
+        return (row[name] >= low) & (row[name] <= high)
+
+    own = {other: jnp.asarray(rows[other]) for other in (name, *support.depends)}
+    good = np.asarray(jax.vmap(inside)(own))
+    check_all(good, np.asarray(rows[name]), label, f"outside its support {support}")
 
 
 def check_all(good: np.ndarray, array: np.ndarray, label: str, problem: str) -> None:

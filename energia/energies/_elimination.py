@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from energia.energies._algebra import add
 from energia.energies._energy import Energy
-from energia.energies._factors import Factors
+from energia.energies._factors import Factors, logsumexp
 from energia.supports import Discrete, Support
 
 LARGEST = 2**20  # states enumerated at once
@@ -187,7 +187,7 @@ def _sum_out(
             own = tuple(n for n in names if n in _names(part))
             table = part if isinstance(part, _Table) else _tabulate(part, own, supports, values)
             joint = joint + _spread(table, names)
-        return _Table(rest, -jax.nn.logsumexp(-joint, axis=-1))
+        return _Table(rest, -logsumexp(-joint, axis=-1))
 
     def energy(where: jax.Array, index: jax.Array) -> jax.Array:
         """The energy at one state of `rest`, as one number, and one of the variable."""
@@ -216,9 +216,9 @@ def _stream(energy: Callable[[jax.Array], jax.Array], count: int) -> jax.Array:
     def chunk(start: jax.Array) -> jax.Array:
         index = start + jnp.arange(size, dtype=jnp.int32)
         energies = jax.vmap(energy)(jnp.minimum(index, count - 1))
-        return jax.nn.logsumexp(jnp.where(index < count, -energies, -jnp.inf))
+        return logsumexp(jnp.where(index < count, -energies, -jnp.inf))
 
-    return -jax.nn.logsumexp(jax.lax.map(chunk, starts))
+    return -logsumexp(jax.lax.map(chunk, starts))
 
 
 def _tabulate(

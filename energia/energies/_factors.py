@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from energia.energies._energy import Energy
 
 
+def logsumexp(values: jax.Array, axis: int | None = None) -> jax.Array:
+    """As JAX's, with the gradient 0 and not NaN where all values are -inf.
+
+    A state that no other can stand beside has its weight of 0 later on, and 0 times NaN is NaN.
+    """
+    empty = jnp.all(values == -jnp.inf, axis, keepdims=True)
+    result = jax.nn.logsumexp(jnp.where(empty, 0.0, values), axis, keepdims=True)
+    return jnp.squeeze(jnp.where(empty, -jnp.inf, result), axis)
+
+
 class Categorical(eqx.Module):
     r"""$E = b - \sum_i \ell_{i, k_i}$ where entry $i$ is in its state number $k_i$.
 
@@ -36,7 +46,7 @@ class Categorical(eqx.Module):
 
     def free_energy(self) -> jax.Array:
         r"""$-\log \sum e^{-E}$ over all values of the variable."""
-        return self.base - jnp.sum(jax.nn.logsumexp(self.logits, axis=-1))
+        return self.base - jnp.sum(logsumexp(self.logits, axis=-1))
 
     def draw(self, key: jax.Array, support: Support) -> jax.Array:
         """A draw of the variable."""

@@ -70,8 +70,19 @@ def marginalize(energy: Energy, names: Sequence[str]) -> Energy:
             raise ValueError(
                 f"marginalize() cannot sum over {bounding}: the support of {name!r} depends on it"
             )
+    if len(energy.variables) == len(names):
+        raise ValueError(
+            f"marginalize() would leave no variable of {energy._formula()}: its normaliser is a "
+            "number, not an energy"
+        )
+    return _summed(energy, names)
+
+
+def _summed(energy: Energy, names: tuple[str, ...]) -> Energy:
+    """The marginal; terms and parts that lose every variable are numbers in it."""
     if isinstance(energy, Mixture):
         return _of_mixture(energy, names)
+    supports = energy.supports
     kept: list[Energy] = []
     groups: list[tuple[list[Energy], set[str]]] = []  # terms joined by the variables they share
     for term in energy._terms():
@@ -98,11 +109,6 @@ def _one_group(energy: Energy, names: tuple[str, ...]) -> Energy:
     if all(support is not None for support in others.values()):
         shapes = {n: jax.ShapeDtypeStruct(s.shape, s.dtype) for n, s in others.items() if s}
         plan(energy, names, shapes)  # raises what cannot be done
-    if len(energy.variables) == len(names):
-        raise ValueError(
-            f"marginalize() would leave no variable of {energy._formula()}: its normaliser is a "
-            "number, not an energy"
-        )
     return Marginal(energy, names)
 
 
@@ -110,7 +116,7 @@ def _of_mixture(energy: Mixture, names: tuple[str, ...]) -> Energy:
     """A mixture of the marginals; a part that lacks a variable has it free, and so many times."""
     parts, extra = [], []
     for part in energy.energies:
-        own = [name for name in names if name in part.variables]
+        own = tuple(name for name in names if name in part.variables)
         free = [energy.supports[name] for name in names if name not in own]
         lost = {n: s for n in own if part.supports[n] is None and (s := energy.supports[n])}
         count = 0.0
@@ -122,7 +128,7 @@ def _of_mixture(energy: Mixture, names: tuple[str, ...]) -> Energy:
                 )
             count += math.log(len(support.states)) * math.prod(support.shape)
         whole = part.constrain(**lost) if lost else part
-        parts.append(marginalize(whole, own) if own else whole)
+        parts.append(_summed(whole, own) if own else whole)
         extra.append(count)
     return Mixture(tuple(parts), energy.log_weights + np.asarray(extra, energy.log_weights.dtype))
 

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from energia._types import as_array, as_float, is_concrete, parameters_of
-from energia.energies._checks import check_inside, check_known
+from energia.energies._checks import check_fixed, check_inside, check_known
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors
 from energia.energies._trainable import constant
-from energia.supports import Support
+from energia.supports import Interval, Support
 
 
 class _Name(eqx.Module):
@@ -106,7 +106,11 @@ class Substituted(Energy):
 
     def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
         origin = self._origin(name)
-        return None if origin is None else self.energy._support_at(origin, self._inner(values))
+        if origin is None:
+            return None
+        # a bound may depend on what is no variable here, but one of another term
+        foreign = {n: value for n, value in values.items() if n not in self.energy.variables}
+        return self.energy._support_at(origin, foreign | self._inner(values))
 
     def _terms(self) -> tuple[Energy, ...]:
         terms = self.energy._terms()
@@ -161,12 +165,13 @@ def condition(energy: Energy, values: Mapping[str, Any]) -> Substituted:
     check_known(energy, values, "condition")
     supports = energy.supports
     fixed = {name: _fitting(value, supports[name], name) for name, value in values.items()}
+    check_fixed(energy, fixed, "condition")
     for name, value in fixed.items():
-        support = supports[name]
-        depends = () if support is None else support.depends
-        seen = all(n in fixed and is_concrete(fixed[n]) for n in (name, *depends))
-        if support is not None and depends and seen:  # its bounds are fixed beside it
-            check_inside(np.asarray(value), support.at(fixed), f"condition({name}=...)")
+        if (support := supports[name]) is None or not support.functional:
+            continue
+        there = energy._support_at(name, fixed)  # its bounds are fixed beside it, or were before
+        if isinstance(there, Interval) and all(map(is_concrete, (value, there.low, there.high))):
+            check_inside(np.asarray(value), there, f"condition({name}=...)")
     return _replace(energy, {name: _Value(value) for name, value in fixed.items()})
 
 
@@ -221,7 +226,7 @@ def _fitting(value: Any, support: Support | None, name: str) -> jax.Array:
         raise ValueError(f"{what} needs shape {support.shape} ({support}), got {array.shape}")
     if not is_concrete(array):
         return array.astype(support.dtype)
-    if not support.depends:
+    if not support.functional:
         # whole numbers are looked for before the cast, which would make them
         check_inside(np.asarray(array), support, what)
     return as_array(np.asarray(array).astype(support.dtype))

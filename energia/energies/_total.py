@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_array, as_float, check_count, is_concrete
-from energia.energies._checks import check_inside, check_known
+from energia.energies._checks import check_fixed, check_inside, check_known, check_rows
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors
 from energia.energies._trainable import constant
@@ -124,6 +124,11 @@ def total(likelihood: Energy, /, **rows: Any) -> Total:
         raise ValueError(f"total() needs as many rows for each variable, got {counts}")
     if min(counts.values()) == 0:
         raise ValueError("total() got no rows")
+    check_fixed(likelihood, arrays, "total")
+    for name in arrays:
+        support = supports[name]
+        if support is not None and support.functional and all(map(is_concrete, arrays.values())):
+            check_rows(likelihood, name, arrays, f"total({name}=...)")
     return Total(likelihood, arrays)
 
 

@@ -12,7 +12,7 @@ from energia._types import Values
 from energia.energies._checks import check_all
 from energia.energies._energy import Energy, _not_scalar
 from energia.energies._unconstrained import Unconstrained
-from energia.supports import Discrete, Real, Support
+from energia.supports import Discrete, Interval, Real, Support
 
 TRIES = 100
 
@@ -211,13 +211,42 @@ def _finite(target: Unconstrained, positions: Mapping[str, Any], gradient: bool)
 
 
 def _no_start(target: Unconstrained, positions: Mapping[str, np.ndarray], chain: int) -> str:
+    """What is wrong at the start of a chain, as far as it can be told, and where that is."""
     position = {name: jnp.asarray(value[chain]) for name, value in positions.items()}
     values = target.constrain(position)[0]
+    energy = target.energy
     with np.printoptions(precision=4, threshold=8):
         shown = ", ".join(f"{name}={np.asarray(value)}" for name, value in values.items())
-    return (
-        f"the energy of {target.energy._formula()} or its gradient is not finite at the start of "
-        f"chain {chain}: E = {float(target.energy.at(values)):.6g} at {shown}. Give init= with a "
-        "point where it is finite, or a support that keeps the variable where the energy is "
-        "defined (.constrain(...))"
+    lines = [
+        f"the energy of {energy._formula()} or its gradient is not finite at the start of chain "
+        f"{chain}: E = {float(energy.at(values)):.6g} at {shown}."
+    ]
+    if crossed := _crossed(energy, values):
+        lines += [*crossed, "Give init= within the bounds, or bounds that are in order."]
+        return " ".join(lines)
+    terms = energy._terms()
+    wrong = [t for t in terms if not np.isfinite(t.at({n: values[n] for n in t.variables}))]
+    if wrong and len(terms) > 1:
+        lines.append(f"Not finite: {', '.join(term._formula() for term in wrong)}.")
+    moving = {n: x for n, x in position.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    slopes = jax.grad(lambda moving: target.at({**position, **moving}))(moving) if moving else {}
+    steep = [name for name, slope in slopes.items() if not np.isfinite(slope).all()]
+    if steep and len(values) > 1:
+        lines.append(f"The gradient is not finite with respect to {steep}.")
+    lines.append(
+        "Give init= with a point where it is finite, or a support that keeps the variable where "
+        "the energy is defined (.constrain(...))"
     )
+    return " ".join(lines)
+
+
+def _crossed(energy: Energy, values: Values) -> list[str]:
+    """Where functions give a lower bound that is not below the upper one."""
+    found = []
+    for name, support in energy.supports.items():
+        there = energy._support_at(name, values) if support and support.functional else None
+        if isinstance(there, Interval):
+            low, high = map(np.asarray, there.ends(values[name].dtype))
+            if not np.all(low < high):
+                found.append(f"The bounds of {name!r} are out of order there: ({low}, {high}).")
+    return found

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import float_dtype
-from energia.energies._checks import check_all, check_inside
+from energia.energies._checks import check_all, check_inside, check_rows
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective
 from energia.supports import Support
@@ -96,7 +96,7 @@ def rows_of(
         rows[name] = cast = _cast(array, label, support, as_they_are)
         if _is_float(cast.dtype):
             check_all(np.isfinite(cast), array, label, "not finite: drop or impute them")
-        if support is not None:
+        if support is not None and not support.functional:
             # whole numbers are looked for before the cast, which would make them
             numbers = array if support.discrete else cast
             check_inside(numbers, support, label)
@@ -107,6 +107,10 @@ def rows_of(
         raise ValueError(f"{what} must have as many rows for each variable, got {counts}")
     if min(counts.values()) == 0:
         raise ValueError(f"{what} has no rows")
+    for name in rows:
+        support = supports.get(name)
+        if support is not None and support.functional and set(support.depends) <= set(rows):
+            check_rows(energy, name, rows, f"{what} for {name!r}")
     return rows
 
 

@@ -1,0 +1,1 @@
+"""Real posteriors with known answers, written as sums of factors."""
