@@ -116,14 +116,14 @@ def from_log_density(
     if not callable(function) or isinstance(function, type | Energy):
         raise TypeError(f"from_log_density() takes a function, got {function!r}")
     name = getattr(function, "__name__", type(function).__name__)
-    parameters = parameters_of(function, name)
+    parameters: tuple[str, ...] = parameters_of(function, name)
     if isinstance(supports, Support):
         if len(parameters) > 1:
             raise ValueError(
                 f"from_log_density() got one support for the variables {parameters} of {name}: "
                 "give a dict of them by name"
             )
-        supports = {parameters[0]: supports}
+        supports = dict.fromkeys(parameters, supports)
     declared = dict(supports or {})
     of_dict = len(parameters) == 1 and bool(declared) and parameters[0] not in declared
     made = FunctionEnergy(function, tuple(declared.items()), of_dict=of_dict)

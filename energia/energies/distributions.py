@@ -223,19 +223,19 @@ def _check_numbers(law: Law, parameters: tuple[str, ...], numbers: Mapping[str, 
     distributions = numpyro(f"en.{law.name}").distributions
     known = getattr(distributions, law.class_name(parameters, constraints=True)).arg_constraints
     for parameter, value in numbers.items():
-        constraint = known.get(parameter)
-        free = constraint is None or distributions.constraints.is_dependent(constraint)
-        if value.ndim < (0 if free else constraint.event_dim):
-            raise ValueError(
-                f"{law.name}: {parameter}= needs at least {constraint.event_dim} axes, got shape "
-                f"{value.shape}"
-            )
-        good = np.isfinite(value).all() and (free or np.all(constraint(value)))
+        constraint, what = known.get(parameter), "finite"
+        good = bool(np.isfinite(value).all())
+        if constraint is not None and not distributions.constraints.is_dependent(constraint):
+            what += f" and in {constraint}, as NumPyro calls it"
+            if value.ndim < constraint.event_dim:
+                raise ValueError(
+                    f"{law.name}: {parameter}= needs at least {constraint.event_dim} axes, got "
+                    f"shape {value.shape}"
+                )
+            good = good and bool(np.all(constraint(value)))
         if not good:
-            what = "" if free else f" and in {constraint} (NumPyro's name)"
-            raise ValueError(
-                f"{law.name}: {parameter}= must be finite{what}, got {np.round(value, 6).tolist()}"
-            )
+            shown = np.round(value, 6).tolist()
+            raise ValueError(f"{law.name}: {parameter}= must be {what}; got {shown}")
 
 
 def _shapes(energy: Distribution, numbers: Mapping[str, jax.Array]) -> tuple[Shape, Shape]:

@@ -21,9 +21,9 @@ class NumPyroModel(Energy):
     """The negative log joint density of a NumPyro model; see `from_numpyro`."""
 
     model: Callable[..., Any]
+    declared: tuple[tuple[str, Support], ...] = eqx.field(static=True)
     args: tuple[Any, ...] = constant()
     kwargs: dict[str, Any] = constant()
-    declared: tuple[tuple[str, Support], ...] = eqx.field(static=True)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         values = self._bind(args, kwargs)
@@ -50,6 +50,7 @@ class NumPyroModel(Energy):
         """A bound that reads the arguments of this energy, not those that it was made with."""
         if not isinstance(end, Bound):
             return np.asarray(end)
+        assert isinstance(end.function, _End)
         read = dataclasses.replace(end.function, args=self.args, kwargs=self.kwargs)
         return dataclasses.replace(end, function=read)
 
@@ -125,7 +126,7 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Energy:
     supports = _supports(model, args, kwargs)
     if not supports:
         raise ValueError(f"from_numpyro(): {_name_of(model)} has no latent sample site")
-    return NumPyroModel(model, args, kwargs, tuple(supports.items()))
+    return NumPyroModel(model, tuple(supports.items()), args, kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,19 +172,21 @@ def _supports(model: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> d
             supports[name] = support_of(constraints[0], shape, name)
             continue
         pairs = [ends(constraint) for constraint in constraints]
-        if None in pairs:
-            raise ValueError(
-                f"from_numpyro(): the support of {name!r}, {constraints[0]}, depends on other "
-                "sites, and is no interval of real numbers"
-            )
         before = tuple(supports)
-        bounds: list[Any] = [
-            Bound(_End(model, name, upper, args, kwargs), before, tuple((n,) for n in before))
-            if not np.array_equal(*(pair[upper] for pair in pairs if pair))
-            else np.asarray(pairs[0][upper], float)  # pyright: ignore[reportOptionalSubscript]
-            for upper in (False, True)
-        ]
-        supports[name] = Interval(*bounds, shape)
+
+        def bound(upper: bool, pairs=pairs, before=before, name=name) -> Any:
+            numbers = [np.asarray(pair[upper], float) for pair in pairs if pair is not None]
+            if np.array_equal(numbers[0], numbers[-1]):
+                return numbers[0]
+            end = _End(model, name, upper, args, kwargs)
+            return Bound(end, before, tuple((other,) for other in before))
+
+        if None in pairs or not before:
+            raise ValueError(
+                f"from_numpyro(): the support of {name!r}, {constraints[0]}, differs between two "
+                "runs of the model, and is no interval between functions of other sites"
+            )
+        supports[name] = Interval(bound(False), bound(True), shape)
     return supports
 
 

@@ -15,7 +15,8 @@ def to_numpyro(energy: Energy) -> Callable[[], None]:
     r"""An energy as a NumPyro model, which NumPyro's samplers run.
 
     The model has one latent site a variable, flat on its support, and a factor $-E$. A finite
-    variable is a site of integers, so that NumPyro's samplers for discrete sites apply.
+    variable is a site of integers, so that NumPyro's samplers for discrete sites apply. Where the
+    support of a variable depends on others, the energy is recorded as a deterministic site.
 
     Args:
         energy: the energy; the support of each variable has to be known.
@@ -48,6 +49,8 @@ def to_numpyro(energy: Energy) -> Callable[[], None]:
                 f"constrain it to en.Binary or en.Categorical"
             )
 
+    functional = any(support is not None and support.functional for _, support in order)
+
     def model() -> None:
         values: dict[str, Any] = {}
         for name, declared in order:
@@ -55,7 +58,10 @@ def to_numpyro(energy: Energy) -> Callable[[], None]:
             assert support is not None
             assert declared is not None
             values[name] = library.sample(name, _flat(support, declared.functional))
-        library.factor(f"{energy._name}_log_density", -energy.at(values))
+        value = energy.at(values)
+        library.factor(f"{energy._name}_log_density", -value)
+        if functional:  # then NumPyro maps each draw by running the model, not by the first maps
+            library.deterministic(f"{energy._name}_energy", value)
 
     model.__name__ = model.__qualname__ = energy._name
     return model
@@ -72,6 +78,7 @@ def _flat(support: Support, functional: bool) -> Any:
     else:
         from energia.interop._support_constraint import SupportConstraint
 
+        assert isinstance(support, Continuous)
         constraint = SupportConstraint(support)
     return distributions.ImproperUniform(constraint, (), support.shape)
 
