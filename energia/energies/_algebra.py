@@ -103,7 +103,7 @@ class Sum(_Joined):
             if name not in energy.variables:
                 base.append(energy.at(others))
             elif energy.supports[name] in (None, self.supports[name]):
-                touched.append(energy._factorize(name, others))
+                touched.append(_fitted(energy, name, others, self.supports[name]))
         if not touched or None in touched or len({type(factors) for factors in touched}) > 1:
             return super()._factorize(name, values)
         total = functools.reduce(operator.add, touched)
@@ -124,6 +124,16 @@ class Sum(_Joined):
 
     def _factor(self, shown: Mapping[str, str] | None = None) -> str:
         return f"({self._formula(shown)})"
+
+
+def _fitted(
+    energy: Energy, name: str, values: Mapping[str, Any], support: Support | None
+) -> Factors | None:
+    """The factors of a variable whose support the energy itself may not know."""
+    factors = energy._factorize(name, values)
+    if factors is None or support is None or energy.supports[name] is not None:
+        return factors
+    return factors.fit(support)
 
 
 class Mixture(_Joined):
@@ -248,9 +258,11 @@ class Constrained(_Wrapped):
         return tuple(Constrained(term, own) if own else term for term, own in parts)
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
-        if self.supports[name] != self.energy.supports[name]:  # other states
+        support, known = self.supports[name], self.energy.supports[name]
+        if known is not None and support != known:  # other states
             return super()._factorize(name, values)
-        return self.energy._factorize(name, values)
+        factors = _fitted(self.energy, name, values, support)
+        return super()._factorize(name, values) if factors is None else factors
 
 
 class Frozen(_Wrapped):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_float, is_concrete
-from energia.supports import Discrete, Support
+from energia.supports import Discrete, Real, Support
 
 if TYPE_CHECKING:
     from energia.energies._energy import Energy
@@ -43,6 +43,12 @@ class Categorical(eqx.Module):
     def scale(self, weight: jax.Array) -> "Categorical":
         """The factors of the weighted energy."""
         return Categorical(weight * self.base, weight * self.logits)
+
+    def fit(self, support: Support) -> "Categorical | None":
+        """The factors of a variable of this support, from an energy that did not know it."""
+        count = self.logits.shape[-1]
+        same = isinstance(support, Discrete) and support.states == tuple(range(count))
+        return self if same and self.logits.shape == (*support.shape, count) else None
 
     def free_energy(self) -> jax.Array:
         r"""$-\log \sum e^{-E}$ over all values of the variable."""
@@ -79,6 +85,18 @@ class Normal(eqx.Module):
         """The factors of the weighted energy."""
         return Normal(weight * self.base, weight * self.linear, weight * self.precision)
 
+    def fit(self, support: Support) -> "Normal | None":
+        """The factors of a variable of this support, from an energy that did not know it.
+
+        It may have broadcast the variable: the sum over the axes to which it did stays.
+        """
+        if not isinstance(support, Real):
+            return None
+        linear, precision = (_narrow(x, support.shape) for x in (self.linear, self.precision))
+        if linear is None or precision is None:
+            return None
+        return Normal(self.base, linear, precision)
+
     def free_energy(self) -> jax.Array:
         r"""$-\log \int e^{-E}$ over all values of the variable."""
         self.check()
@@ -99,6 +117,19 @@ class Normal(eqx.Module):
                 f"a Gaussian factor has the precision {lowest:.4g}: exp(-E) cannot be integrated "
                 "over the variable; add a prior, or make negative weights smaller"
             )
+
+
+def _narrow(array: jax.Array, shape: tuple[int, ...]) -> jax.Array | None:
+    """The sum over the axes along which something of this shape was broadcast."""
+    try:
+        if np.broadcast_shapes(array.shape, shape) != array.shape:
+            return None
+    except ValueError:
+        return None
+    extra = array.ndim - len(shape)
+    array = jnp.sum(array, axis=tuple(range(extra)))
+    wide = tuple(axis for axis, size in enumerate(shape) if size != array.shape[axis])
+    return jnp.sum(array, axis=wide, keepdims=True)
 
 
 Factors = Categorical | Normal

@@ -18,16 +18,26 @@ class FunctionEnergy(Energy):
     function: Callable[..., Any]
     names: tuple[str, ...] = eqx.field(static=True)
     declared: tuple[tuple[str, Support], ...] = eqx.field(static=True)
+    of_dict: bool = eqx.field(static=True)
 
     def __init__(
-        self, function: Callable[..., Any], declared: tuple[tuple[str, Support], ...] = ()
+        self,
+        function: Callable[..., Any],
+        declared: tuple[tuple[str, Support], ...] = (),
+        *,
+        of_dict: bool = False,
     ):
         self.function = function
-        self.names = parameters_of(function, self._name)
         self.declared = declared
+        self.of_dict = of_dict
+        names = tuple(name for name, _ in declared)
+        self.names = names if of_dict else parameters_of(function, self._name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        value = self.function(*args, **kwargs)
+        if self.of_dict:
+            value = self.function(self._bind(args, kwargs))
+        else:
+            value = self.function(*args, **kwargs)
         if value is None:
             raise TypeError(f"{self._name} returned None: an energy must return its value")
         return as_array(value, self._name)
@@ -75,3 +85,47 @@ def energy(function: Callable[..., Any] | None = None, /, **supports: Support) -
     made = FunctionEnergy(function)
     check_supports(made, supports)
     return FunctionEnergy(function, tuple(supports.items()))
+
+
+def from_log_density(
+    function: Callable[..., Any], supports: Mapping[str, Support] | Support | None = None, /
+) -> Energy:
+    r"""The energy $E = -\log p$ of a log density, normalised or not, written as any JAX function.
+
+    Args:
+        function: returns a scalar, $\log p$ up to a constant. Its parameters are the variables; or
+            it takes one dict of values by variable name, where its only parameter is no name in
+            `supports`. Arrays inside an Equinox module given as a function are trained.
+        supports: the support of each variable by name, of those that are known; or one support,
+            for a function of one variable. A function of a dict needs one for each variable.
+
+    Raises:
+        TypeError: when what is given is no function or no support.
+        ValueError: when a support is given for what is no variable.
+
+    Example:
+        >>> import energia as en, jax.numpy as jnp
+        >>> def log_density(tau, theta):
+        ...     return -tau - jnp.sum(theta**2) / (2 * tau**2) - 8 * jnp.log(tau)
+        >>> E = en.from_log_density(log_density, {"tau": en.Positive(), "theta": en.Real(8)})
+        >>> print(E)
+        -log_density(tau, theta)  [tau: positive (), theta: real (8,); 0 parameters]
+        >>> float(en.from_log_density(lambda values: -values["a"] ** 2, {"a": en.Real()})(3.0))
+        9.0
+    """
+    if not callable(function) or isinstance(function, type | Energy):
+        raise TypeError(f"from_log_density() takes a function, got {function!r}")
+    name = getattr(function, "__name__", type(function).__name__)
+    parameters: tuple[str, ...] = parameters_of(function, name)
+    if isinstance(supports, Support):
+        if len(parameters) > 1:
+            raise ValueError(
+                f"from_log_density() got one support for the variables {parameters} of {name}: "
+                "give a dict of them by name"
+            )
+        supports = dict.fromkeys(parameters, supports)
+    declared = dict(supports or {})
+    of_dict = len(parameters) == 1 and bool(declared) and parameters[0] not in declared
+    made = FunctionEnergy(function, tuple(declared.items()), of_dict=of_dict)
+    check_supports(made, declared)
+    return -made

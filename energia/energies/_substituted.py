@@ -124,10 +124,8 @@ class Substituted(Energy):
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         origin = self._origin(name)
-        tied = any(
-            isinstance(new, _Function) and name in new.names for new in self.replacements.values()
-        )
-        if origin is None or tied:
+        places = [self.replacements.get(n, _Name(n)).names for n in self.energy.variables]
+        if origin is None or sum(name in names for names in places) > 1:  # tied
             return super()._factorize(name, values)
         return self.energy._factorize(origin, self._inner(values))
 
@@ -200,6 +198,17 @@ def substitute(energy: Energy, functions: Mapping[str, Callable[..., Any]]) -> S
                 f"condition({name}=...) fixes a value, rename({name}=...) gives another name"
             )
     return _replace(energy, {name: _Function(function) for name, function in functions.items()})
+
+
+def replace(energy: Energy, new: Mapping[str, Any]) -> Substituted:
+    """Replace variables all at once: by a name (str), a function, or a value (an array)."""
+
+    def kind(value: Any) -> _Replacement:
+        if isinstance(value, str):
+            return _Name(value)
+        return _Function(value) if callable(value) else _Value(value)
+
+    return Substituted(energy, {name: kind(value) for name, value in new.items()})
 
 
 def _replace(energy: Energy, new: dict[str, Any]) -> Substituted:

@@ -252,7 +252,11 @@ def _check_algebra(energy: Energy, point: Values) -> None:
             result = composite.at(where)
             require(_close(result, expected, abs(value)), f"{result} against {expected}")
     with law(subject, "supports go with their variables under E.rename") as require:
-        expected = {renamed[name]: support for name, support in energy.supports.items()}
+        sources = {name: (other,) for name, other in renamed.items()}
+        expected = {
+            renamed[name]: None if support is None else support.renamed(sources)
+            for name, support in energy.supports.items()
+        }
         found = energy.rename(**renamed).supports
         require(found == expected, f"{found} against {expected}")
 
