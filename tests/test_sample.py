@@ -237,24 +237,6 @@ def test_short_warmup_tunes_the_step_size(num_warmup: int) -> None:
     assert np.ptp(draws._stats["step_size"], axis=1).max() == 0  # it stays after warm-up
 
 
-def test_warmup_tunes_the_metric() -> None:
-    draws = draw("nuts", num_warmup=1000, num_samples=400)
-    metric = np.asarray(draws.tuned_sampler.inverse_mass_matrix)
-    assert metric.shape == (4, 2)
-    np.testing.assert_allclose(metric, [[1.0, 0.25]] * 4, rtol=0.5)
-    given = en.samplers.HMC(inverse_mass_matrix=[1.0, 0.25])
-    tuned = draw(given, num_warmup=300, num_samples=400).tuned_sampler
-    np.testing.assert_array_equal(tuned.inverse_mass_matrix, [[1.0, 0.25]] * 4)
-
-
-def test_metric_is_ordered_by_name() -> None:
-    energy = en.Gaussian(0.0, scale=10.0).rename(x="z") + en.Gaussian(0.0, scale=0.1).rename(x="a")
-    assert energy.variables == ("z", "a")
-    draws = draw("nuts", energy=energy, num_warmup=1000, num_samples=400)
-    metric = np.asarray(draws.tuned_sampler.inverse_mass_matrix)
-    np.testing.assert_allclose(metric, [[0.01, 100.0]] * 4, rtol=0.5)
-
-
 def test_trajectories_of_hmc_do_not_come_back() -> None:
     """With one step size for all, ten coordinates of one tuned scale resonate: ESS falls to 10."""
     draws = draw("hmc", energy=en.Gaussian(np.zeros(10)), num_warmup=500, num_samples=1000)

@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blackjax.adaptation.window_adaptation import build_schedule
 
 import energia as en
 from energia.energies._unconstrained import Unconstrained
-from energia.samplers._adaptation import window_schedule
 from energia.testing import Target, check_sampler
 
 MEAN, PRECISION, STEP = np.array([1.0, -1.0]), np.array([1.0, 4.0]), 0.2
@@ -286,25 +284,6 @@ def test_langevin_step() -> None:
     assert en.samplers.NUTS().bias() is None
 
 
-@pytest.mark.parametrize("num_warmup", [1, 19, 150, 151, 500, 1000, 5000])
-def test_windows_are_those_of_stan(num_warmup: int) -> None:
-    slow, ends = np.asarray(build_schedule(num_warmup)).reshape(-1, 2).T
-    schedule = window_schedule(num_warmup)
-    steps = np.arange(num_warmup)
-    mine = (steps >= schedule["slow_start"]) & (steps < schedule["slow_stop"])
-    np.testing.assert_array_equal(mine, slow.astype(bool))
-    np.testing.assert_array_equal(np.isin(steps, schedule["window_ends"]), ends.astype(bool))
-    assert schedule["last"] == num_warmup - 1
-
-
-@pytest.mark.parametrize("num_warmup", [20, 30, 75, 149])
-def test_short_windows_end_early_enough(num_warmup: int) -> None:
-    schedule = window_schedule(num_warmup)
-    assert 0 <= schedule["slow_start"] < schedule["slow_stop"]
-    assert num_warmup - schedule["slow_stop"] >= num_warmup // 3
-    assert list(schedule["window_ends"][:2]) == [schedule["slow_stop"] - 1, -1]
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -318,6 +297,7 @@ def test_short_windows_end_early_enough(num_warmup: int) -> None:
         (lambda: en.samplers.HMC(num_integration_steps=0), "num_integration_steps= must be at"),
         (lambda: en.samplers.HMC(step_size_jitter=1.0), "must lie in \\[0, 1\\), got 1"),
         (lambda: en.samplers.HMC(inverse_mass_matrix=[1.0, 0.0]), "inverse_mass_matrix=...\\) mus"),
+        (lambda: en.samplers.NUTS(metric="full"), "metric=...\\) must be one of .*, got 'full'"),
     ],
 )
 def test_bad_numbers(make: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Warm-up tuning shared by kernels: dual averaging of the step size, Stan's windows."""
+"""Warm-up tuning shared by kernels: dual averaging of the step size, windows of the metric."""
 
 from typing import Any, TypeVar
 
@@ -10,39 +10,30 @@ import numpy as np
 from energia._types import as_array, is_concrete, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers import _blackjax
+from energia.samplers._metric import metric_init, metric_update
 from energia.samplers._sampler import Kernel, Starts, positive
 
 Same = TypeVar("Same", bound="StepSizeTuned")
 
 INITIAL_STEP_SIZE = 1.0
-MAX_WINDOWS = 32  # windows double in length: enough for 25 · 2³² warm-up steps
+FIRST_WINDOW = 16
+MAX_WINDOWS = 32  # windows double in length: enough for 16 · 2³² warm-up steps
 
 
 def window_schedule(num_warmup: int) -> dict[str, np.ndarray]:
-    """Stan's windows as data of a fixed shape, so that another length compiles nothing.
+    """The windows of warm-up as data of a fixed shape, so that another length compiles nothing.
 
-    A fast start and a fast end tune the step size alone; between them the metric is estimated in
-    windows that double in length. Stan's split of a warm-up below 150 steps leaves a tenth for the
-    end; here it is a third, since dual averaging begins anew at ten times the step size after each
-    window, and two steps do not bring it back.
+    The metric is estimated from the first step on, in windows that double in length, and is left
+    alone in the last 50 steps, or the last third of fewer than 150.
     """
-    initial, window, final = 75, 25, 50
-    if num_warmup < initial + window + final:
-        initial, final = num_warmup * 15 // 100, num_warmup // 3
-        window = num_warmup - initial - final
-    start, stop = (initial, num_warmup - final) if num_warmup >= 20 else (num_warmup, num_warmup)
-    ends, begin = [], start
-    while begin < stop:
-        length = window if 3 * window <= stop - begin else stop - begin
-        begin, window = begin + length, 2 * window
+    stop = num_warmup - min(50, num_warmup // 3)
+    ends, begin, window = [], 0, FIRST_WINDOW
+    while begin + 3 * window <= stop:  # the last one takes what another would not fill
+        begin, window = begin + window, 2 * window
         ends.append(begin - 1)
-    padding = [-1] * (MAX_WINDOWS - len(ends))
-    schedule = {
-        "last": num_warmup - 1,
-        "slow_start": start,
-        "slow_stop": stop,
-        "window_ends": ends + padding,
-    }
+    ends = [*ends, stop - 1]
+    ends += [-1] * (MAX_WINDOWS - len(ends))
+    schedule = {"last": num_warmup - 1, "stop": stop, "window_ends": ends}
     return {name: np.asarray(value, np.int32) for name, value in schedule.items()}
 
 
@@ -58,8 +49,11 @@ class Tuning(eqx.Module):
 class StepSizeTuned(Kernel):
     """A kernel whose `step_size` is tuned to `target_acceptance_rate`.
 
-    Its `inverse_mass_matrix`, where it has one, is the variance of Stan's doubling windows. A
-    number that was given stays. The acceptance rate is averaged over the chains tuned together.
+    Its `inverse_mass_matrix`, where it has one, is estimated beside it: see `metric_kind`. A number
+    that was given stays. The acceptance rate is averaged over the chains tuned together.
+
+    Dual averaging is not begun again when a window ends: the metric changes a little at every step,
+    and a restart tries ten times the step size, which a short last phase does not make up for.
     """
 
     step_size: eqx.AbstractVar[jax.Array | None]
@@ -73,6 +67,13 @@ class StepSizeTuned(Kernel):
                 f"{type(self).__name__}(target_acceptance_rate=...) must lie in (0, 1), got {rate}"
             )
 
+    def metric_kind(self) -> str:
+        """How the inverse mass matrix is estimated: 'auto', 'diagonal', 'dense' or 'low_rank'.
+
+        'low_rank' reads `logdensity_grad` of the kernel's states.
+        """
+        return "diagonal"
+
     def tune_init(
         self: Same, energy: Energy, positions: Starts, num_warmup: int
     ) -> tuple[Same, Tuning | None]:
@@ -80,12 +81,13 @@ class StepSizeTuned(Kernel):
         if not unset:
             return self, None
         size = sum(int(np.prod(leaf.shape[1:])) for leaf in positions.values())
-        metric = _blackjax.metric_init(size) if "inverse_mass_matrix" in unset else None
+        kind = self.metric_kind()
+        metric = metric_init(kind, size) if "inverse_mass_matrix" in unset else None
         initial = INITIAL_STEP_SIZE if self.step_size is None else float(self.step_size)
         dual = _blackjax.step_size_init(initial)
         state = jax.tree.map(as_array, (dual, metric, window_schedule(num_warmup)))
         tuning = Tuning(*state, tunes_step_size="step_size" in unset)
-        filled = {"step_size": initial} if "step_size" in unset else {}
+        filled: dict[str, Any] = {"step_size": initial} if "step_size" in unset else {}
         if metric is not None:
             filled["inverse_mass_matrix"] = metric.inverse_mass_matrix
         return strong_tree(self.replace(**filled)), tuning
@@ -98,26 +100,15 @@ class StepSizeTuned(Kernel):
         schedule, target = tuning.schedule, self.target_acceptance_rate
         acceptance_rate = jnp.mean(info["acceptance_rate"])
         dual = _blackjax.step_size_update(tuning.step_size, acceptance_rate, target)
-        metric, inverse_mass_matrix = tuning.metric, None
+        metric, changes = tuning.metric, {}
         if metric is not None:
-            slow = (step >= schedule["slow_start"]) & (step < schedule["slow_stop"])
-            metric = jax.tree.map(
-                lambda new, old: jnp.where(slow, new, old),
-                _blackjax.metric_update(metric, states.position),
-                metric,
-            )
-            metric, dual = jax.lax.cond(
-                jnp.any(step == schedule["window_ends"]),
-                lambda: (
-                    _blackjax.metric_final(metric),
-                    _blackjax.step_size_restart(dual, target),
-                ),
-                lambda: (metric, dual),
-            )
-            inverse_mass_matrix = metric.inverse_mass_matrix
-        changes = (
-            {} if inverse_mass_matrix is None else {"inverse_mass_matrix": inverse_mass_matrix}
-        )
+            moved = info["acceptance_rate"] > 0
+            if "diverging" in info:
+                moved = moved & ~info["diverging"]
+            metric = metric_update(metric, states, moved)
+            ends = jnp.any(step == schedule["window_ends"])
+            metric = metric.advance(step, step < schedule["stop"], ends)
+            changes["inverse_mass_matrix"] = metric.inverse_mass_matrix
         if tuning.tunes_step_size:
             log_step_size = jnp.where(
                 step == schedule["last"], dual.log_step_size_avg, dual.log_step_size

@@ -6,11 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.mass_matrix import (
-    MassMatrixAdaptationState,
-    WelfordAlgorithmState,
-    mass_matrix_adaptation,
-)
 from blackjax.adaptation.step_size import (
     DualAveragingAdaptationState,
     dual_averaging_adaptation,
@@ -64,30 +59,3 @@ def step_size_update(state: Any, acceptance_rate: jax.Array, target: Any) -> Any
     """One step of dual averaging; a non-finite acceptance rate counts as a rejection."""
     acceptance_rate = jnp.where(jnp.isfinite(acceptance_rate), acceptance_rate, 0.0)
     return dual_averaging_adaptation(target)[1](state, acceptance_rate)
-
-
-def step_size_restart(state: Any, target: Any) -> Any:
-    """Dual averaging begun again at its average: after a change of metric."""
-    begin, _, final = dual_averaging_adaptation(target)
-    return begin(final(state))
-
-
-def metric_init(size: int) -> Any:
-    """Start of Welford's estimate of a diagonal metric; nothing compiles."""
-    zeros: Any = np.zeros(size)
-    welford = WelfordAlgorithmState(mean=zeros, m2=zeros, sample_size=0)
-    return MassMatrixAdaptationState(np.ones(size), welford)  # pyright: ignore[reportArgumentType]
-
-
-def metric_update(state: Any, positions: Values) -> Any:
-    """Welford's update with positions that have a leading axis over chains."""
-    update = mass_matrix_adaptation(True)[1]
-    chains = jax.tree.leaves(positions)[0].shape[0]
-    for chain in range(chains):
-        state = update(state, jax.tree.map(lambda leaf, c=chain: leaf[c], positions))
-    return state
-
-
-def metric_final(state: Any) -> Any:
-    """End of a window: the regularised metric, and the estimate begun again."""
-    return mass_matrix_adaptation(True)[2](state)

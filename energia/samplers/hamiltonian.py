@@ -8,36 +8,57 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.base import SamplingAlgorithm
+from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 
 from energia._types import Values, as_array, as_float, check_count, is_concrete, optional_float
 from energia.energies._energy import Energy
 from energia.samplers._adaptation import StepSizeTuned
 from energia.samplers._blackjax import BlackJAXKernel
+from energia.samplers._metric import METRICS
 from energia.samplers._sampler import GradientBased, VariableLength, positive, registry
+
+InverseMassMatrix = jax.Array | LowRankInverseMassMatrix
+
+
+def _inverse_mass_matrix(value: Any) -> Any:
+    """Numbers as arrays; a low-rank one, from a run that tuned it, with its parts as arrays."""
+    if isinstance(value, LowRankInverseMassMatrix):
+        return jax.tree.map(as_float, value)
+    return optional_float(value)
 
 
 class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
     tunable = ("step_size", "inverse_mass_matrix")
 
     step_size: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
-    inverse_mass_matrix: jax.Array | None = eqx.field(
-        default=None, converter=optional_float, kw_only=True
+    inverse_mass_matrix: InverseMassMatrix | None = eqx.field(
+        default=None, converter=_inverse_mass_matrix, kw_only=True
     )
+    metric: str = eqx.field(default="auto", static=True, kw_only=True)
     target_acceptance_rate: jax.Array = eqx.field(default=0.8, converter=as_float, kw_only=True)
 
     def __check_init__(self):
         positive(self, "step_size")
-        metric = self.inverse_mass_matrix
-        if metric is not None and metric.ndim == 1:
+        if self.metric not in METRICS:
+            raise ValueError(
+                f"{type(self).__name__}(metric=...) must be one of {METRICS}, got {self.metric!r}"
+            )
+        matrix = self.inverse_mass_matrix
+        if isinstance(matrix, jax.Array) and matrix.ndim == 1:
             positive(self, "inverse_mass_matrix")
 
+    def metric_kind(self) -> str:
+        return self.metric
+
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
-        size, metric = sum(leaf.size for leaf in position.values()), self.inverse_mass_matrix
-        if metric is not None and metric.shape not in ((size,), (size, size)):
+        size, matrix = sum(leaf.size for leaf in position.values()), self.inverse_mass_matrix
+        if isinstance(matrix, LowRankInverseMassMatrix):
+            matrix = matrix.sigma
+        if matrix is not None and matrix.shape not in ((size,), (size, size)):
             raise ValueError(
                 f"{type(self).__name__}(inverse_mass_matrix=...) must have shape ({size},) or "
                 f"({size}, {size}), for the {size} entries of {sorted(position)} in unconstrained "
-                f"space; got {metric.shape}"
+                f"space; got {matrix.shape}"
             )
         return super().init(energy, position, key)
 
@@ -55,16 +76,20 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
 class HMC(_Hamiltonian):
     r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
 
-    Warm-up tunes the step size to the target acceptance rate (dual averaging) and a diagonal
-    inverse mass matrix to the variances (Stan's doubling windows). Each transition draws its own
-    step size, $\epsilon\,\mathrm{Uniform}(1 - j, 1 + j)$: with one length for all, trajectories may
-    come back to where they began, and on a Gaussian with a tuned metric all coordinates do so at
-    once.
+    Warm-up tunes the step size to the target acceptance rate (dual averaging) and the inverse mass
+    matrix to the covariance of the draws (`metric`). Each transition draws its own step size,
+    $\epsilon\,\mathrm{Uniform}(1 - j, 1 + j)$: with one length for all, trajectories may come back
+    to where they began, and on a Gaussian with a tuned metric all coordinates do so at once.
 
     Args:
         step_size: of the leapfrog integrator, positive; None: tuned.
         inverse_mass_matrix: shape (n,) for a diagonal or (n, n), over the variables sorted by name
-            and flattened, in unconstrained space; None: tuned.
+            and flattened, in unconstrained space, or what a run with a low-rank metric tuned; None:
+            tuned.
+        metric: what is tuned where `inverse_mass_matrix` is None: 'diagonal' (variances), 'dense'
+            (covariances, shrunk to the diagonal while draws are few; costs n² a step and n³ a
+            transition), 'low_rank' (a diagonal and ten directions, from draws and gradients), or
+            'auto': dense for n up to 100, else diagonal.
         num_integration_steps: leapfrog steps a transition, at least 1.
         step_size_jitter: $j$, in [0, 1); 0: every transition has the same step size.
         target_acceptance_rate: in (0, 1).
@@ -72,6 +97,8 @@ class HMC(_Hamiltonian):
     References:
         Duane et al. (1987), Hybrid Monte Carlo. Neal (2011), MCMC using Hamiltonian dynamics
         (random step sizes). Hoffman and Gelman (2014), The No-U-Turn sampler (dual averaging).
+        Seyboldt et al. (2026), Preconditioning Hamiltonian Monte Carlo by minimizing Fisher
+        divergence (overlapping windows, low-rank metric).
 
     Example:
         >>> import energia as en
@@ -106,19 +133,26 @@ class HMC(_Hamiltonian):
 class NUTS(_Hamiltonian, VariableLength):
     r"""The No-U-Turn sampler: Hamiltonian Monte Carlo that chooses its own trajectory length.
 
-    Warm-up tunes the step size to the target acceptance rate (dual averaging) and a diagonal
-    inverse mass matrix to the variances (Stan's doubling windows).
+    Warm-up tunes the step size to the target acceptance rate (dual averaging) and the inverse mass
+    matrix to the covariance of the draws (`metric`).
 
     Args:
         step_size: of the leapfrog integrator, positive; None: tuned.
         inverse_mass_matrix: shape (n,) for a diagonal or (n, n), over the variables sorted by name
-            and flattened, in unconstrained space; None: tuned.
+            and flattened, in unconstrained space, or what a run with a low-rank metric tuned; None:
+            tuned.
+        metric: what is tuned where `inverse_mass_matrix` is None: 'diagonal' (variances), 'dense'
+            (covariances, shrunk to the diagonal while draws are few; costs n² a step and n³ a
+            transition), 'low_rank' (a diagonal and ten directions, from draws and gradients), or
+            'auto': dense for n up to 100, else diagonal.
         target_acceptance_rate: in (0, 1); raise it where transitions diverge.
         max_num_doublings: a trajectory has at most 2 to this power leapfrog steps.
 
     References:
         Hoffman and Gelman (2014), The No-U-Turn sampler. Betancourt (2017), A conceptual
-        introduction to Hamiltonian Monte Carlo.
+        introduction to Hamiltonian Monte Carlo. Seyboldt et al. (2026), Preconditioning
+        Hamiltonian Monte Carlo by minimizing Fisher divergence (overlapping windows, low-rank
+        metric).
 
     Example:
         >>> import energia as en
