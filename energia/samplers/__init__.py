@@ -10,8 +10,11 @@ from energia.samplers._sampler import (
     VariableLength,
     registry,
 )
+from energia.samplers.ensemble import MEADS, ChEESHMC
 from energia.samplers.hamiltonian import HMC, NUTS
-from energia.samplers.langevin import MALA, Langevin
+from energia.samplers.langevin import MALA, Barker, Langevin
+from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
+from energia.samplers.slice import EllipticalSlice, Slice
 
 register = registry.register
 names = registry.names
@@ -19,14 +22,21 @@ names = registry.names
 __all__ = [
     "HMC",
     "MALA",
+    "MCLMC",
+    "MEADS",
     "NUTS",
+    "AdjustedMCLMC",
     "AllChains",
+    "Barker",
     "Biased",
+    "ChEESHMC",
     "DiscreteSpace",
+    "EllipticalSlice",
     "GradientBased",
     "Kernel",
     "Langevin",
     "Sampler",
+    "Slice",
     "VariableLength",
     "names",
     "register",

@@ -35,7 +35,7 @@ class BlackJAXKernel(Kernel):
 
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
         self.check_set()
-        return self._algorithm(_log_density(energy)).init(position)  # pyright: ignore[reportCallIssue]
+        return self._algorithm(_log_density(energy)).init(position, key)  # pyright: ignore[reportCallIssue]
 
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, info = self._algorithm(_log_density(energy)).step(key, state)
