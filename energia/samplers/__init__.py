@@ -15,6 +15,7 @@ from energia.samplers.hamiltonian import HMC, NUTS
 from energia.samplers.langevin import MALA, Barker, Langevin
 from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
 from energia.samplers.slice import EllipticalSlice, Slice
+from energia.samplers.wrapper import BlackJAX
 
 register = registry.register
 names = registry.names
@@ -29,6 +30,7 @@ __all__ = [
     "AllChains",
     "Barker",
     "Biased",
+    "BlackJAX",
     "ChEESHMC",
     "DiscreteSpace",
     "EllipticalSlice",
