@@ -15,7 +15,7 @@ from energia._types import Values, as_array, check_count, is_concrete, optional_
 from energia.energies._energy import Energy
 from energia.samplers import _blackjax
 from energia.samplers._blackjax import BlackJAXKernel
-from energia.samplers._moments import Moments, flat, fresh_weight
+from energia.samplers._moments import Moments, Recent, flat, recent_mean, recent_moments
 from energia.samplers._sampler import AllChains, GradientBased, Starts, check_entries, positive
 
 HALTON_BITS = 16  # the sequence comes back after so many doublings
@@ -29,9 +29,9 @@ class Tuning(eqx.Module):
     """State of warm-up."""
 
     dual: Any
-    moments: Moments
+    moments: Recent
     log_length: Any
-    mean_log_length: Any
+    mean_log_length: Recent
     adam: Any
     last: Any
     fills: tuple[str, ...] = eqx.field(static=True)
@@ -104,20 +104,20 @@ class Jittered(BlackJAXKernel, GradientBased, AllChains):
         if not self.unset():
             return self, None
         moments = Moments.start(positions)
-        step_size, length = self._first_scales(moments.mean.size)
+        step_size, length = self._first_scales(moments.value.mean.size)
         step_size = step_size if self.step_size is None else float(self.step_size)
         length = length if self.trajectory_length is None else float(self.trajectory_length)
         filled = {
             "step_size": step_size,
             "trajectory_length": length,
-            "inverse_mass_matrix": moments.covariance,
+            "inverse_mass_matrix": moments.value.covariance,
         }
-        log_length = jnp.asarray(np.log(length), moments.mean.dtype)
+        log_length = jnp.asarray(np.log(length), moments.value.mean.dtype)
         state = (
             _blackjax.step_size_init(step_size),
             moments,
             log_length,
-            log_length,
+            Recent.start(log_length),
             ADAM.init(log_length),
             np.int32(num_warmup - 1),
         )
@@ -135,21 +135,17 @@ class Jittered(BlackJAXKernel, GradientBased, AllChains):
         last = step == tuning.last
         step_size = jnp.exp(jnp.where(last, dual.log_step_size_avg, dual.log_step_size))
 
-        slope = self._slope(tuning.moments.mean, rates, info)
+        slope = self._slope(tuning.moments.value.mean, rates, info)
         change, adam = ADAM.update(-slope, tuning.adam)
         log_length: Any = tuning.log_length + change
-        drift = fresh_weight(step) * (log_length - tuning.mean_log_length)
-        mean_log_length = tuning.mean_log_length + drift
-
-        moments = tuning.moments.update(flat(states.position), step)
+        mean_log_length = recent_mean(tuning.mean_log_length, log_length, step)
+        moments = recent_moments(tuning.moments, flat(states.position), step)
         filled = {
             "step_size": step_size,
-            "trajectory_length": jnp.exp(jnp.where(last, mean_log_length, log_length)),
-            "inverse_mass_matrix": moments.covariance,
+            "trajectory_length": jnp.exp(jnp.where(last, mean_log_length.value, log_length)),
+            "inverse_mass_matrix": moments.value.covariance,
         }
-        tuning = Tuning(
-            dual, moments, log_length, mean_log_length, adam, tuning.last, tuning.fills
-        )
+        tuning = Tuning(dual, moments, log_length, mean_log_length, adam, tuning.last, tuning.fills)
         return self.replace(**{name: filled[name] for name in tuning.fills}), tuning
 
     def _slope(self, mean: jax.Array, rates: jax.Array, info: dict[str, jax.Array]) -> jax.Array:

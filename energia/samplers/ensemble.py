@@ -13,8 +13,15 @@ from jax.flatten_util import ravel_pytree
 from energia._types import Values, as_array, as_float, is_concrete, optional_float, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers._blackjax import BlackJAXKernel
-from energia.samplers._moments import Moments, flat, fresh_weight
-from energia.samplers._sampler import AllChains, GradientBased, Starts, check_entries, positive, registry
+from energia.samplers._moments import Moments, Recent, flat, recent_mean, recent_moments
+from energia.samplers._sampler import (
+    AllChains,
+    GradientBased,
+    Starts,
+    check_entries,
+    positive,
+    registry,
+)
 from energia.samplers._trajectory import Jittered, count_on
 
 
@@ -79,9 +86,8 @@ class ChEESHMC(Jittered):
 class Tuning(eqx.Module):
     """State of warm-up: moments, and averages that give the largest eigenvalues."""
 
-    moments: Moments
-    traces: Any  # of the gradients' and the positions' second moments, in the metric
-    squares: Any  # of the same matrices' squares
+    moments: Recent
+    spectra: Recent  # logarithms of the largest eigenvalues of gradients and positions
     fills: tuple[str, ...] = eqx.field(static=True)
 
 
@@ -178,9 +184,14 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
                 "use 'nuts'"
             )
         moments = Moments.start(positions)
-        filled = {"step_size": 0.01, "scale": np.sqrt(moments.covariance), "alpha": 1.0, "delta": 0.5}
-        ones = np.ones(2, moments.mean.dtype)
-        state = jax.tree.map(as_array, (moments, ones, ones))
+        filled = {
+            "step_size": 0.01,
+            "scale": np.sqrt(moments.value.covariance),
+            "alpha": 1.0,
+            "delta": 0.5,
+        }
+        spectra = Recent.start(np.zeros(2, moments.value.mean.dtype))
+        state = jax.tree.map(as_array, (moments, spectra))
         tuning = Tuning(*state, fills=self.unset())
         return strong_tree(self.replace(**{n: filled[n] for n in tuning.fills})), tuning
 
@@ -189,25 +200,26 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
     ) -> tuple["MEADS", Any]:
         if tuning is None:
             return self, None
-        rows, weight = flat(states.position), fresh_weight(step)
-        moments = tuning.moments.update(rows, step)
-        scale = jnp.sqrt(moments.covariance)
-        seen = (flat(states.logdensity_grad) * scale, (rows - moments.mean) / scale)
-        traces, squares = (jnp.stack(pair) for pair in zip(*map(_spectrum, seen), strict=True))
-        traces = tuning.traces + weight * (traces - tuning.traces)
-        squares = tuning.squares + weight * (squares - tuning.squares)
-        steepest, widest = squares / traces
+        rows = flat(states.position)
+        moments = recent_moments(tuning.moments, rows, step)
+        scale = jnp.sqrt(moments.value.covariance)
+        seen = (flat(states.logdensity_grad) * scale, (rows - moments.value.mean) / scale)
+        spectra = recent_mean(tuning.spectra, jnp.log(jnp.stack([_largest(x) for x in seen])), step)
+        steepest, widest = jnp.exp(spectra.value)
         step_size = jnp.minimum(0.5 / jnp.sqrt(steepest), 1.0)
         damping = jnp.maximum(1 / jnp.sqrt(widest), 1 / ((step + 1) * step_size))
         alpha = 1 - jnp.exp(-2 * step_size * damping)
         filled = {"step_size": step_size, "scale": scale, "alpha": alpha, "delta": alpha / 2}
-        tuning = Tuning(moments, traces, squares, tuning.fills)
+        tuning = Tuning(moments, spectra, tuning.fills)
         return self.replace(**{name: filled[name] for name in tuning.fills}), tuning
 
 
-def _spectrum(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Unbiased estimates of the traces of the rows' second moment and of its square."""
+def _largest(rows: jax.Array) -> jax.Array:
+    """Hoffman and Sountsov's estimate of the largest eigenvalue of the rows' second moment.
+
+    The trace of its square over its trace, both without bias.
+    """
     products = rows @ rows.T
     norms, count = jnp.diag(products), len(rows)
     others = jnp.sum(products**2) - jnp.sum(norms**2)
-    return jnp.mean(norms), others / (count * (count - 1))
+    return others / (count * (count - 1)) / jnp.mean(norms)

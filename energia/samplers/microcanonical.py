@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from energia._types import Values, as_array, as_float, optional_float, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers._blackjax import BlackJAXKernel
-from energia.samplers._moments import Moments, flat
+from energia.samplers._moments import Moments, Recent, flat, recent_moments
 from energia.samplers._sampler import (
     AllChains,
     Biased,
@@ -27,7 +27,7 @@ from energia.samplers._sampler import (
 from energia.samplers._trajectory import Jittered, count_on
 
 # the numbers of BlackJAX's own tuning
-EFFECTIVE_STEPS = 150
+EFFECTIVE_SAMPLES = 100
 TRUST = 1.5
 SHRINK = 0.8
 
@@ -35,9 +35,11 @@ SHRINK = 0.8
 class Tuning(eqx.Module):
     """State of warm-up."""
 
-    moments: Moments
+    moments: Recent
     weight: Any
-    error: Any  # weighted mean of the energy error's square over its wanted value, at this step size
+    error: (
+        Any  # weighted mean of the energy error's square over its wanted value, at this step size
+    )
     largest: Any
     fills: tuple[str, ...] = eqx.field(static=True)
 
@@ -129,11 +131,11 @@ class MCLMC(BlackJAXKernel, GradientBased, Biased, AllChains):
         if not self.unset():
             return self, None
         moments = Moments.start(positions)
-        distance = np.sqrt(moments.mean.size)
+        distance = np.sqrt(moments.value.mean.size)
         filled = {
             "L": distance,
             "step_size": distance / 4,
-            "inverse_mass_matrix": moments.covariance,
+            "inverse_mass_matrix": moments.value.covariance,
         }
         state = jax.tree.map(as_array, (moments, 0.0, 0.0, np.inf))
         tuning = Tuning(*state, fills=self.unset())
@@ -148,17 +150,18 @@ class MCLMC(BlackJAXKernel, GradientBased, Biased, AllChains):
         old: Any = self.step_size
         excess = info["energy_error"] ** 2 / (rows.shape[1] * self.desired_energy_variance) + 1e-8
         trust = jnp.exp(-0.5 * (jnp.log(excess) / (6 * TRUST)) ** 2)
-        keep = (EFFECTIVE_STEPS - 1) / (EFFECTIVE_STEPS + 1)
+        memory = max(EFFECTIVE_SAMPLES / len(rows), 2)  # in steps
+        keep = (memory - 1) / (memory + 1)
         weight = keep * tuning.weight + jnp.mean(trust)
         error = keep * tuning.error + jnp.mean(trust * excess)
         failed = jnp.any(info["diverging"])
         largest = jnp.where(failed, SHRINK * old, tuning.largest)
         new = jnp.minimum(old * (error / weight) ** (-1 / 6), largest)
-        moments = tuning.moments.update(rows, step)
+        moments = recent_moments(tuning.moments, rows, step)
         filled = {
             "L": self.L,
             "step_size": new,
-            "inverse_mass_matrix": moments.covariance,
+            "inverse_mass_matrix": moments.value.covariance,
         }
         tuning = Tuning(moments, weight, error * (new / old) ** 6, largest, tuning.fills)
         return self.replace(**{name: filled[name] for name in tuning.fills}), tuning

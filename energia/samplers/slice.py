@@ -15,8 +15,16 @@ from jax.flatten_util import ravel_pytree
 from energia._types import Values, as_array, is_concrete, optional_float, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers._blackjax import BlackJAXKernel
-from energia.samplers._moments import Moments, flat, fresh_weight
-from energia.samplers._sampler import AllChains, Kernel, Starts, VariableLength, check_entries, positive, registry
+from energia.samplers._moments import Moments, Recent, flat, recent_mean, recent_moments
+from energia.samplers._sampler import (
+    AllChains,
+    Kernel,
+    Starts,
+    VariableLength,
+    check_entries,
+    positive,
+    registry,
+)
 
 DENSE = 256  # entries up to which a covariance is tuned as a matrix
 JUMPS = 3.0  # a uniform point of an interval is a third of its length away from another, on average
@@ -60,7 +68,9 @@ class Slice(BlackJAXKernel, VariableLength):
         positive(self, "width")
         most = self.max_expansions
         if is_concrete(most) and not (np.issubdtype(most.dtype, np.integer) and np.all(most >= 1)):
-            raise ValueError(f"Slice(max_expansions=...) must be an integer of at least 1, got {most}")
+            raise ValueError(
+                f"Slice(max_expansions=...) must be an integer of at least 1, got {most}"
+            )
 
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
         if self.width is not None and self.width.ndim:
@@ -74,21 +84,20 @@ class Slice(BlackJAXKernel, VariableLength):
 
     def tune_init(
         self, energy: Energy, positions: Starts, num_warmup: int
-    ) -> tuple["Slice", jax.Array | None]:
+    ) -> tuple["Slice", Recent | None]:
         if not self.unset():
             return self, None
         size = sum(int(np.prod(leaf.shape[1:])) for leaf in positions.values())
-        width = as_array(np.ones(size))
-        return self.replace(width=width), width / 1
+        tuning = strong_tree(Recent.start(np.ones(size)))
+        return self.replace(width=tuning.value), tuning
 
     def tune(
         self, tuning: Any, states: Any, info: dict[str, jax.Array], step: jax.Array
     ) -> tuple["Slice", Any]:
         if tuning is None:
             return self, None
-        jumps = JUMPS * jnp.mean(info["_jumps"], axis=0)
-        width = tuning + fresh_weight(step) * (jumps - tuning)
-        return self.replace(width=width), width
+        tuning = recent_mean(tuning, JUMPS * jnp.mean(info["_jumps"], axis=0), step)
+        return self.replace(width=tuning.value), tuning
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.coordinate_slice(
@@ -105,7 +114,7 @@ class Slice(BlackJAXKernel, VariableLength):
 class Tuning(eqx.Module):
     """State of warm-up."""
 
-    moments: Moments
+    moments: Recent
     fills: tuple[str, ...] = eqx.field(static=True)
 
 
@@ -217,7 +226,7 @@ class EllipticalSlice(Kernel, AllChains):
             return self, None
         size = sum(int(np.prod(leaf.shape[1:])) for leaf in positions.values())
         moments = strong_tree(Moments.start(positions, dense=size <= DENSE))
-        filled = {name: getattr(moments, name) for name in fills}
+        filled = {name: getattr(moments.value, name) for name in fills}
         return self.replace(**filled), Tuning(moments, fills)
 
     def tune(
@@ -226,12 +235,12 @@ class EllipticalSlice(Kernel, AllChains):
         if tuning is None:
             return self, None
         rows = flat(states.position)
-        moments = tuning.moments.update(rows, step)
-        covariance = moments.covariance
+        moments = recent_moments(tuning.moments, rows, step)
+        covariance = moments.value.covariance
         if covariance.ndim == 2:  # positive definite too where there are fewer draws than entries
             chains, size = rows.shape
             share = 1 / (1 + (chains * (step + 1.0) / (2 * size)) ** 2)
             covariance += share * (jnp.diag(jnp.diag(covariance)) - covariance)
-        filled = {"mean": moments.mean, "covariance": covariance}
+        filled = {"mean": moments.value.mean, "covariance": covariance}
         kernel = self.replace(**{name: filled[name] for name in tuning.fills})
         return kernel, Tuning(moments, tuning.fills)
