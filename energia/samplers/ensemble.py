@@ -91,6 +91,9 @@ class Tuning(eqx.Module):
     fills: tuple[str, ...] = eqx.field(static=True)
 
 
+MIN_CHAINS = 4
+
+
 @registry.register("meads")
 class MEADS(BlackJAXKernel, GradientBased, AllChains):
     r"""Generalised Hamiltonian Monte Carlo, tuned by largest eigenvalues over all chains: exact.
@@ -110,8 +113,8 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
     The published scheme takes its numbers from one fold of chains at one step, needs many chains
     for them, and keeps momenta while scales change under them. Here momenta are kept in units of
     the scale, and the averages run over time too; once warm-up is over the numbers are frozen, and
-    the kernel is exact for any number of chains. To estimate eigenvalues it takes at least
-    two chains; use 16 or more.
+    the kernel is exact for any number of chains. The eigenvalues take at least 4 chains, better 16.
+    A step is one gradient, so that warm-up wants several thousands of them, and draws a `thin`.
 
     Args:
         step_size: $\epsilon$, positive, in units of the scale; None: tuned.
@@ -121,7 +124,7 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
         delta: how far the slice variable moves a step, in (0, 1); None: tuned.
 
     Raises:
-        ValueError: where it is to be tuned on a single chain.
+        ValueError: where it is to be tuned on fewer than 4 chains.
 
     References:
         Hoffman and Sountsov (2022), Tuning-free generalized Hamiltonian Monte Carlo. Neal (2020),
@@ -177,11 +180,12 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
         if not self.unset():
             return self, None
         num_chains = len(next(iter(positions.values())))
-        if num_chains < 2:
+        if num_chains < MIN_CHAINS:
+            numbers = ", ".join(f"{name}=" for name in self.unset())
             raise ValueError(
-                "MEADS is tuned on the spread of many chains, got num_chains=1: give 2 or more (16 "
-                f"are better), or the numbers {', '.join(f'{name}=' for name in self.unset())}, or "
-                "use 'nuts'"
+                "MEADS is tuned by eigenvalues that pairs of chains tell, got "
+                f"num_chains={num_chains}: give {MIN_CHAINS} or more (16 are better), or its numbers "
+                f"({numbers}), or use 'nuts' or 'chees_hmc'"
             )
         moments = Moments.start(positions)
         filled = {

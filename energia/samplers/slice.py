@@ -214,10 +214,10 @@ class EllipticalSlice(Kernel, AllChains):
         zero, one = jnp.zeros_like(x), jnp.ones_like(x)
         algorithm = blackjax.elliptical_slice(log_likelihood, mean=zero, cov=one)
         start = EllipSliceState(here, jnp.zeros((), x.dtype))
-        (there, relative), info = algorithm.step(key, start)
+        (there, relative), _ = algorithm.step(key, start)
         log_density = (relative + own - jnp.sum(there**2) / 2).astype(state.logdensity.dtype)
         new = EllipSliceState(place(there), log_density)
-        return new, {"lp": log_density, "acceptance_rate": 1 / jnp.asarray(info.subiter, x.dtype)}
+        return new, {"lp": log_density}
 
     def tune_init(
         self, energy: Energy, positions: Starts, num_warmup: int

@@ -104,7 +104,7 @@ def _check_protocol(kernel: Kernel, target: Target, key: jax.Array) -> None:
             except ValueError as error:
                 message = str(error)
             require(all(field in message for field in missing), f"{missing} in {message!r}")
-    together = 2 if isinstance(kernel, AllChains) else 1
+    together = 4 if isinstance(kernel, AllChains) else 1
     batch = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * together), position)
     with law(name, "tune_init() fills every unset number with an array") as require:
         tuned, tuning = strong_tree(kernel).tune_init(energy, batch, 100)
