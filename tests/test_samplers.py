@@ -31,8 +31,11 @@ DISCRETISED = normal(1 / (PRECISION * (1 - STEP * PRECISION / 2)))
 
 # A name without a line is checked as it stands, against the default targets; a biased kernel needs
 # the law that it does follow.
-CONFIGS: dict[str, Any] = {"langevin": en.samplers.Langevin(step_size=STEP)}
-TARGETS: dict[str, list[Target]] = {"langevin": [DISCRETISED]}
+CONFIGS: dict[str, Any] = {
+    "langevin": en.samplers.Langevin(step_size=STEP),
+    "mclmc": en.samplers.MCLMC(L=1.5, step_size=0.3, inverse_mass_matrix=1 / PRECISION),
+}
+TARGETS: dict[str, list[Target]] = {"langevin": [DISCRETISED], "mclmc": [normal()]}
 
 
 @pytest.mark.parametrize("name", en.samplers.names())

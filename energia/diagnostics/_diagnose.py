@@ -13,6 +13,7 @@ MAX_RHAT = 1.01
 MIN_ESS_A_CHAIN = 100
 MIN_BFMI = 0.3
 MIN_ACCEPTANCE = 0.05
+MAX_ENERGY_VARIANCE = 0.01
 SCREENED = 4
 
 Arrays = Mapping[str, np.ndarray]
@@ -151,6 +152,15 @@ def _check(
     rate = np.mean(stats["acceptance_rate"]) if "acceptance_rate" in stats else 1.0
     if not rate >= MIN_ACCEPTANCE:
         problems.append(f"the mean acceptance rate is {rate:.3f}: lower the step size")
+    if "energy_error" in stats:  # told by a kernel without a Metropolis step
+        size = sum(int(np.prod(draws.shape[2:])) for draws in positions.values())
+        variance = float(np.mean(np.square(stats["energy_error"], dtype=np.float64))) / size
+        if not variance <= MAX_ENERGY_VARIANCE:
+            problems.append(
+                f"the energy error has a variance of {variance:.2g} an entry, above "
+                f"{MAX_ENERGY_VARIANCE}, and no Metropolis step takes the bias away that this "
+                "brings: lower the step size, or use 'adjusted_mclmc'"
+            )
     notes = [] if bias is None else [f"biased by design, not only by chance: {bias}"]
     if deepest := int(np.sum(stats.get("reached_max_treedepth", 0))):
         notes.append(

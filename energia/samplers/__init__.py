@@ -10,8 +10,12 @@ from energia.samplers._sampler import (
     VariableLength,
     registry,
 )
+from energia.samplers.ensemble import MEADS, ChEESHMC
 from energia.samplers.hamiltonian import HMC, NUTS
-from energia.samplers.langevin import MALA, Langevin
+from energia.samplers.langevin import MALA, Barker, Langevin
+from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
+from energia.samplers.slice import EllipticalSlice, Slice
+from energia.samplers.wrapper import BlackJAX
 
 register = registry.register
 names = registry.names
@@ -19,14 +23,22 @@ names = registry.names
 __all__ = [
     "HMC",
     "MALA",
+    "MCLMC",
+    "MEADS",
     "NUTS",
+    "AdjustedMCLMC",
     "AllChains",
+    "Barker",
     "Biased",
+    "BlackJAX",
+    "ChEESHMC",
     "DiscreteSpace",
+    "EllipticalSlice",
     "GradientBased",
     "Kernel",
     "Langevin",
     "Sampler",
+    "Slice",
     "VariableLength",
     "names",
     "register",

@@ -30,14 +30,15 @@ class BlackJAXKernel(Kernel):
 
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
         self.check_set()
-        return self._algorithm(_log_density(energy)).init(position)  # pyright: ignore[reportCallIssue]
+        return self._algorithm(log_density(energy)).init(position, key)  # pyright: ignore[reportCallIssue]
 
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        state, info = self._algorithm(_log_density(energy)).step(key, state)
+        state, info = self._algorithm(log_density(energy)).step(key, state)
         return state, {**self._info(state, info), "lp": state.logdensity}
 
 
-def _log_density(energy: Energy) -> Any:
+def log_density(energy: Energy) -> Any:
+    """Minus the energy, as BlackJAX takes it."""
     return lambda position: -energy.at(position)
 
 

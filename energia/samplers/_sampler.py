@@ -129,3 +129,13 @@ def positive(sampler: Sampler, *names: str) -> None:
             raise ValueError(
                 f"{type(sampler).__name__}({name}=...) must be positive and finite, got {value}"
             )
+
+
+def check_entries(sampler: Sampler, name: str, position: Values) -> None:
+    """Raise where a number of a sampler has not one value for each entry of a position."""
+    value, size = getattr(sampler, name), sum(leaf.size for leaf in position.values())
+    if value is not None and value.shape != (size,):
+        raise ValueError(
+            f"{type(sampler).__name__}({name}=...) must have shape ({size},), for the {size} "
+            f"entries of {sorted(position)} in unconstrained space; got {value.shape}"
+        )

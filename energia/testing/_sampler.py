@@ -104,7 +104,8 @@ def _check_protocol(kernel: Kernel, target: Target, key: jax.Array) -> None:
             except ValueError as error:
                 message = str(error)
             require(all(field in message for field in missing), f"{missing} in {message!r}")
-    batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], position)
+    together = 4 if isinstance(kernel, AllChains) else 1
+    batch = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * together), position)
     with law(name, "tune_init() fills every unset number with an array") as require:
         tuned, tuning = strong_tree(kernel).tune_init(energy, batch, 100)
         require(type(tuned) is type(kernel), f"it gives a {type(tuned).__name__}")
@@ -112,7 +113,7 @@ def _check_protocol(kernel: Kernel, target: Target, key: jax.Array) -> None:
         require(not _plain((tuned, tuning)), f"{_plain((tuned, tuning))} are no arrays")
     state, info = _check_transitions(tuned, energy, position, key)
     with law(name, "tune() keeps the structure that tune_init() gave") as require:
-        rows = jax.tree.map(lambda leaf: leaf[None], (state, info))
+        rows = jax.tree.map(lambda leaf: jnp.stack([leaf] * together), (state, info))
         after = eqx.filter_eval_shape(tuned.tune, tuning, *rows, jnp.asarray(0))
         found = differences(avals((tuned, tuning)), avals(after))
         require(not found, found)
