@@ -15,12 +15,15 @@ except PackageNotFoundError:  # a source tree that is not installed
 from energia import objectives, samplers, testing
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
+    RBM,
     DoubleWell,
     Energy,
     Funnel,
     Gaussian,
     GaussianMixture,
+    Ising,
     MLPEnergy,
+    Potts,
     Ring,
     Rosenbrock,
     Uniform,
@@ -46,6 +49,7 @@ from energia.supports import (
 from energia.training import Fit, TrainingWarning, fit
 
 __all__ = [
+    "RBM",
     "Binary",
     "Categorical",
     "CholeskyCorrelation",
@@ -59,10 +63,12 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Interval",
+    "Ising",
     "MLPEnergy",
     "Natural",
     "Ordered",
     "Positive",
+    "Potts",
     "Real",
     "Ring",
     "Rosenbrock",

@@ -10,6 +10,10 @@ from energia.samplers._sampler import (
     VariableLength,
     registry,
 )
+from energia.samplers.block_gibbs import BlockGibbs
+from energia.samplers.combine import Cycle, RandomKernel, Repeat
+from energia.samplers.discrete import DiscreteLangevin, GibbsWithGradients
+from energia.samplers.gibbs import Gibbs
 from energia.samplers.hamiltonian import HMC, NUTS
 from energia.samplers.langevin import MALA, Langevin
 
@@ -22,10 +26,17 @@ __all__ = [
     "NUTS",
     "AllChains",
     "Biased",
+    "BlockGibbs",
+    "Cycle",
+    "DiscreteLangevin",
     "DiscreteSpace",
+    "Gibbs",
+    "GibbsWithGradients",
     "GradientBased",
     "Kernel",
     "Langevin",
+    "RandomKernel",
+    "Repeat",
     "Sampler",
     "VariableLength",
     "names",
