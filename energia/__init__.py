@@ -17,6 +17,7 @@ from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
     LKJ,
+    RBM,
     AsymmetricLaplace,
     Bernoulli,
     Beta,
@@ -38,6 +39,7 @@ from energia.energies import (
     HalfCauchy,
     HalfNormal,
     InverseGamma,
+    Ising,
     Laplace,
     Logistic,
     LogNormal,
@@ -50,6 +52,7 @@ from energia.energies import (
     OrderedLogistic,
     Pareto,
     Poisson,
+    Potts,
     Ring,
     Rosenbrock,
     StudentT,
@@ -82,6 +85,7 @@ from energia.training import Fit, TrainingWarning, fit
 
 __all__ = [
     "LKJ",
+    "RBM",
     "AsymmetricLaplace",
     "Bernoulli",
     "Beta",
@@ -111,6 +115,7 @@ __all__ = [
     "HalfNormal",
     "Interval",
     "InverseGamma",
+    "Ising",
     "Laplace",
     "LogNormal",
     "LogUniform",
@@ -126,6 +131,7 @@ __all__ = [
     "Pareto",
     "Poisson",
     "Positive",
+    "Potts",
     "Real",
     "Ring",
     "Rosenbrock",

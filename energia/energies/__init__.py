@@ -6,6 +6,7 @@ from energia.energies._function import energy, from_log_density
 from energia.energies._total import total
 from energia.energies._trainable import constant
 from energia.energies.analytic import DoubleWell, Funnel, Ring, Rosenbrock
+from energia.energies.boltzmann import RBM
 from energia.energies.distributions import (
     LKJ,
     AsymmetricLaplace,
@@ -43,10 +44,12 @@ from energia.energies.distributions import (
     ZeroInflatedPoisson,
 )
 from energia.energies.gaussian import Gaussian, GaussianMixture
+from energia.energies.ising import Ising, Potts
 from energia.energies.neural import MLPEnergy
 
 __all__ = [
     "LKJ",
+    "RBM",
     "AsymmetricLaplace",
     "Bernoulli",
     "Beta",
@@ -68,6 +71,7 @@ __all__ = [
     "HalfCauchy",
     "HalfNormal",
     "InverseGamma",
+    "Ising",
     "Laplace",
     "LogNormal",
     "LogUniform",
@@ -80,6 +84,7 @@ __all__ = [
     "OrderedLogistic",
     "Pareto",
     "Poisson",
+    "Potts",
     "Ring",
     "Rosenbrock",
     "StudentT",

@@ -99,7 +99,7 @@ class Sum(_Joined):
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         base, touched = [], []
         for energy in self.energies:
-            others = {n: values[n] for n in energy.variables if n != name}
+            others = {n: values[n] for n in energy.variables if n in values}
             if name not in energy.variables:
                 base.append(energy.at(others))
             elif energy.supports[name] in (None, self.supports[name]):

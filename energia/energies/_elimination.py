@@ -46,7 +46,7 @@ def plan(energy: Energy, names: Sequence[str], shapes: Mapping[str, jax.ShapeDty
         touched = [term for term in terms if name in term.variables]
         joint = with_supports(touched, supports)
         around = {n: shapes[n] if n in shapes else _shape(supports[n]) for n in joint.variables}
-        if _has_closed_form(joint, name, around):
+        if has_closed_form(joint, name, around):
             terms = [term for term in terms if name not in term.variables]
             terms.append(_FreeEnergy(joint, name))
             left.remove(name)
@@ -92,7 +92,8 @@ def _shape(support: Support | None) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(support.shape, support.dtype)
 
 
-def _has_closed_form(energy: Energy, name: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
+def has_closed_form(energy: Energy, name: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
+    """Whether an energy has independent entries of a variable, given the others."""
     others = {n: shape for n, shape in shapes.items() if n != name}
     return eqx.filter_eval_shape(lambda given: energy._factorize(name, given), others) is not None
 

@@ -91,10 +91,10 @@ class Energy(eqx.Module):
         return (self,)
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
-        """Hook: the energy as a function of one variable, where its entries are independent.
+        """Hook: the energy of one variable given `values` of all others, entry by entry.
 
-        Given `values` of all other variables. None where they are not independent, or where nobody
-        knows. A finite variable with one entry needs no closed form.
+        None where its entries are not independent, or nobody knows; one entry needs no closed form.
+        Where `values` has the variable too, they need be so only within a colour of the factors.
         """
         return enumerated(self, name, values)
 

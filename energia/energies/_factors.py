@@ -32,17 +32,22 @@ class Categorical(eqx.Module):
     Args:
         base: $b$, a scalar.
         logits: $\ell$, of the variable's shape and a last axis over the states of an entry.
+        colours: None where all entries are independent; else a number for each, of the flattened
+            variable: entries of one colour are independent given the others as they are, and $E$
+            holds up to what does not depend on them.
     """
 
     base: jax.Array
     logits: jax.Array
+    colours: tuple[int, ...] | None = eqx.field(default=None, static=True)
 
     def __add__(self, other: "Categorical") -> "Categorical":
-        return Categorical(self.base + other.base, self.logits + other.logits)
+        colours = _joint_colours(self.colours, other.colours)
+        return Categorical(self.base + other.base, self.logits + other.logits, colours)
 
     def scale(self, weight: jax.Array) -> "Categorical":
         """The factors of the weighted energy."""
-        return Categorical(weight * self.base, weight * self.logits)
+        return Categorical(weight * self.base, weight * self.logits, self.colours)
 
     def fit(self, support: Support) -> "Categorical | None":
         """The factors of a variable of this support, from an energy that did not know it."""
@@ -57,10 +62,14 @@ class Categorical(eqx.Module):
     def draw(self, key: jax.Array, support: Support) -> jax.Array:
         """A draw of the variable."""
         assert isinstance(support, Discrete)
-        if len(support.states) == 2:  # one uniform number an entry
+        return support.values(self.draw_positions(key))
+
+    def draw_positions(self, key: jax.Array) -> jax.Array:
+        """For each entry the number of the state that is drawn."""
+        if self.logits.shape[-1] == 2:  # one uniform number an entry
             odds = self.logits[..., 1] - self.logits[..., 0]
-            return support.values(jax.random.uniform(key, odds.shape) < jax.nn.sigmoid(odds))
-        return support.values(jax.random.categorical(key, self.logits))
+            return jax.random.uniform(key, odds.shape, odds.dtype) < jax.nn.sigmoid(odds)
+        return jax.random.categorical(key, self.logits)
 
 
 class Normal(eqx.Module):
@@ -133,6 +142,17 @@ def _narrow(array: jax.Array, shape: tuple[int, ...]) -> jax.Array | None:
 
 
 Factors = Categorical | Normal
+
+
+def _joint_colours(
+    first: tuple[int, ...] | None, second: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    """Colours that differ wherever one of the two does."""
+    if first is None or second is None or first == second:
+        return first or second
+    pairs = list(zip(first, second, strict=True))
+    numbers = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+    return tuple(numbers[pair] for pair in pairs)
 
 
 def enumerated(energy: "Energy", name: str, values: Mapping[str, Any]) -> Categorical | None:

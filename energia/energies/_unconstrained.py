@@ -8,6 +8,7 @@ import jax
 
 from energia._types import Values
 from energia.energies._energy import Energy
+from energia.energies._factors import Factors
 from energia.supports import Continuous, Real, Support
 
 
@@ -42,7 +43,21 @@ class Unconstrained(Energy):
         mapped = {name: Real(support.unconstrained_shape) for name, support in self.maps}
         return {**self.energy.supports, **mapped}
 
-    def constrain(self, values: Values) -> tuple[Values, jax.Array | None]:
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        return self.energy._formula(shown)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        supports = self.energy.supports.values()
+        bounding = any(support is not None and name in support.depends for support in supports)
+        if bounding or name in dict(self.maps):
+            return super()._factorize(name, values)
+        values, log_det = self.constrain(values)
+        factors = self.energy._factorize(name, values)
+        if factors is None or log_det is None:
+            return factors
+        return eqx.tree_at(lambda factors: factors.base, factors, factors.base - log_det)
+
+    def constrain(self, values: Mapping[str, Any]) -> tuple[Values, jax.Array | None]:
         """Values in their supports, and the log determinant of the map (None: the identity)."""
         values, total = dict(values), None
         for name, _ in self.maps:

@@ -107,7 +107,7 @@ class PCD(Objective):
 
     def check(self, energy: Energy) -> None:
         self.kernel.check_set()
-        if isinstance(self.kernel, GradientBased):
+        if self.kernel.has(GradientBased):
             check_continuous(self, energy, f"{type(self.kernel).__name__} moves along gradients")
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, PCDState]:

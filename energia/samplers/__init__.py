@@ -10,7 +10,11 @@ from energia.samplers._sampler import (
     VariableLength,
     registry,
 )
+from energia.samplers.block_gibbs import BlockGibbs
+from energia.samplers.combine import Cycle, RandomKernel, Repeat
+from energia.samplers.discrete import DiscreteLangevin, GibbsWithGradients
 from energia.samplers.ensemble import MEADS, ChEESHMC
+from energia.samplers.gibbs import Gibbs
 from energia.samplers.hamiltonian import HMC, NUTS
 from energia.samplers.langevin import MALA, Barker, Langevin
 from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
@@ -31,12 +35,19 @@ __all__ = [
     "Barker",
     "Biased",
     "BlackJAX",
+    "BlockGibbs",
     "ChEESHMC",
+    "Cycle",
+    "DiscreteLangevin",
     "DiscreteSpace",
     "EllipticalSlice",
+    "Gibbs",
+    "GibbsWithGradients",
     "GradientBased",
     "Kernel",
     "Langevin",
+    "RandomKernel",
+    "Repeat",
     "Sampler",
     "Slice",
     "VariableLength",

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
@@ -12,6 +12,7 @@ import numpy as np
 from energia._registry import Registry
 from energia._types import Values, is_concrete
 from energia.energies._energy import Energy
+from energia.supports import Natural
 
 registry: "Registry[Sampler]" = Registry("sampler", "en.samplers")
 
@@ -25,8 +26,12 @@ class Sampler(eqx.Module):
 
     Its numbers are array leaves, so that another step size compiles nothing. A class is a `Kernel`;
     capabilities are told by the marker classes `GradientBased`, `Biased`, `DiscreteSpace`,
-    `AllChains` and `VariableLength`.
+    `AllChains` and `VariableLength`, and asked for with `has`.
     """
+
+    def has(self, marker: type) -> bool:
+        """Whether it is of the kind that a marker class tells; a combination looks at its parts."""
+        return isinstance(self, marker)
 
 
 registry.use_base(Sampler)
@@ -57,6 +62,21 @@ class Kernel(Sampler):
         an underscore are for tuning only and never stored. `lp` is minus the energy at the new
         position, given where it costs nothing.
         """
+
+    def check(self, energy: Energy, names: Sequence[str]) -> None:
+        """Raise a TypeError where it cannot move one of these variables of an energy.
+
+        By default one marked `DiscreteSpace` moves any, and others move those that are real.
+        """
+        for name in names:
+            support = energy.supports[name]
+            if support is None or not support.discrete or self.has(DiscreteSpace):
+                continue
+            moves = "along gradients" if self.has(GradientBased) else "real variables"
+            raise TypeError(
+                f"{type(self).__name__} moves {moves}, and {name!r} is discrete ({support}): "
+                f"{ways_out(energy, name, 'gibbs')}"
+            )
 
     def tune_init(
         self: Same, energy: Energy, positions: Starts, num_warmup: int
@@ -117,6 +137,27 @@ class AllChains(eqx.Module):
 
 class VariableLength(eqx.Module):
     """Marker: a step's length varies, so that chains run side by side wait for the longest."""
+
+
+def ways_out(energy: Energy, name: str, sampler: str) -> str:
+    """What to do about a variable that a kernel cannot move, and another kernel can."""
+    support = energy.supports[name]
+    if isinstance(support, Natural):
+        return (
+            "it has no largest value to sample up to: give it one with "
+            f".constrain({name}=en.Categorical(...)), or fix it with .condition({name}=...)"
+        )
+    others = [other for other in energy.variables if other != name]
+    block = f"draw it by {sampler!r}"
+    if others:
+        block += (
+            f", beside the others by 'block_gibbs' (BlockGibbs({{{name!r}: {sampler!r}, ...}}) "
+            "chooses for each)"
+        )
+    if support is None or not support.discrete:
+        return block
+    total = f", sum it out with .marginalize({name!r})" if others else ""
+    return f"{block}{total}, or fix it with .condition({name}=...)"
 
 
 def positive(sampler: Sampler, *names: str) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -209,6 +209,7 @@ class Draws(Mapping[str, Any]):
         *,
         energy: Energy | None = None,
         sampler: str | Sampler | None = None,
+        collect: Callable[..., Any] | None = None,
     ) -> "Draws":
         """Read draws that `save` wrote.
 
@@ -216,12 +217,13 @@ class Draws(Mapping[str, Any]):
             path: the file.
             energy: the energy that was sampled: with it the draws can `extend`.
             sampler: the sampler, where its class is not registered under a name.
+            collect: the function that `sample` was given, where it was given one: to `extend`.
 
         Raises:
             ValueError: when the file is damaged or of another kind, or the energy or the sampler is
                 another one.
         """
-        return _storage.load(path, energy, sampler)
+        return _storage.load(path, energy, sampler, collect)
 
     def __repr__(self) -> str:
         name = "?" if self.sampler is None else type(self.sampler).__name__

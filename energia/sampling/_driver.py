@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import put
+from energia._types import Values, as_array, put
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import AllChains, Kernel, VariableLength
 
@@ -30,6 +30,18 @@ def _count(value: Any) -> jax.Array:
     return put(np.asarray(value, np.int32))
 
 
+class Collect(eqx.Module):
+    """A function of the variables whose value is kept in place of the positions."""
+
+    function: Callable[..., Any]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, values: Values) -> Values:
+        kept = self.function(**{name: values[name] for name in self.names})
+        kept = kept if isinstance(kept, dict) else {"value": kept}
+        return {name: as_array(value, f"collect= gives {name!r}") for name, value in kept.items()}
+
+
 class Run(eqx.Module):
     """What does not change along a run. The counts are traced: another length compiles nothing."""
 
@@ -39,6 +51,12 @@ class Run(eqx.Module):
     chunk: int = eqx.field(static=True)
     method: Method = eqx.field(static=True)
     key_impl: str = eqx.field(static=True)
+    collect: Collect | None = None
+
+    def keep(self, position: Values) -> tuple[Values, jax.Array | None]:
+        """What is kept of a position of the chain, and the log determinant of the map to it."""
+        values, log_det = self.target.constrain(position)
+        return values if self.collect is None else self.collect(values), log_det
 
 
 class Chain(eqx.Module):
@@ -87,14 +105,22 @@ def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.A
 
     def observe(state: Any, info: dict[str, jax.Array], t: jax.Array) -> dict[str, Any]:
         stats = {name: value for name, value in info.items() if not name.startswith("_")}
-        if "lp" not in stats:  # not known for nothing: evaluated for what is kept alone
-            kept = (t >= num_warmup) & ((t - num_warmup + 1) % thin == 0)
-            evaluate = over_chains(run.target.at)
-            shape = jax.eval_shape(evaluate, state.position)
-            stats["lp"] = jax.lax.cond(
-                kept, lambda: -evaluate(state.position), lambda: jnp.zeros(shape.shape, shape.dtype)
-            )
-        return {"position": state.position, "stats": stats}
+        kept = (t >= num_warmup) & ((t - num_warmup + 1) % thin == 0)
+
+        def at_kept(evaluate: Callable[[Any], Any]) -> Any:
+            """What is not known for nothing: evaluated for what is kept alone."""
+            shapes = jax.eval_shape(evaluate, state.position)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return jax.lax.cond(kept, lambda: evaluate(state.position), lambda: zeros)
+
+        if "lp" not in stats:
+            stats["lp"] = -at_kept(over_chains(run.target.at))
+        if run.collect is None:  # mapped to their supports all at once, when the loop is over
+            return {"position": state.position, "stats": stats}
+        collected, log_det = at_kept(over_chains(run.keep))
+        if log_det is not None:
+            stats["lp"] = stats["lp"] - log_det
+        return {"position": collected, "stats": stats}
 
     def write(rows: jax.Array, row: jax.Array, t: jax.Array) -> jax.Array:
         since = jnp.maximum(t - num_warmup, 0)
@@ -131,11 +157,11 @@ def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.A
     seen = eqx.filter_eval_shape(lambda: step(chain, start)[1])
     buffer = jax.tree.map(lambda row: jnp.zeros((run.chunk, *row.shape), row.dtype), seen)
     arrays, buffer = jax.lax.fori_loop(start, stop, body, (arrays, buffer))
-    constrain = jax.vmap(over_chains(run.target.constrain))
-    position, log_det = constrain(buffer["position"])
-    if log_det is not None:
-        buffer["stats"]["lp"] = buffer["stats"]["lp"] - log_det
-    return eqx.combine(arrays, static), {"position": position, "stats": buffer["stats"]}
+    if run.collect is None:
+        buffer["position"], log_det = jax.vmap(over_chains(run.keep))(buffer["position"])
+        if log_det is not None:
+            buffer["stats"]["lp"] = buffer["stats"]["lp"] - log_det
+    return eqx.combine(arrays, static), buffer
 
 
 # --- the host's side
@@ -146,7 +172,7 @@ def choose_method(kernel: Kernel, chain_method: str, num_chains: int) -> Method:
     known = ("auto", "vectorized", "parallel")
     if chain_method not in known:
         raise ValueError(f"chain_method= must be one of {known}, got {chain_method!r}")
-    if isinstance(kernel, AllChains):
+    if kernel.has(AllChains):
         if chain_method == "parallel":
             raise ValueError(
                 f"{type(kernel).__name__} is tuned on all chains together: "
@@ -156,7 +182,7 @@ def choose_method(kernel: Kernel, chain_method: str, num_chains: int) -> Method:
     if chain_method != "auto":
         return "vectorized" if chain_method == "vectorized" else "parallel"
     on_cpu = jax.default_backend() == "cpu"
-    waits = isinstance(kernel, VariableLength)
+    waits = kernel.has(VariableLength)
     return "parallel" if on_cpu and (waits or num_chains == 1) else "vectorized"
 
 
@@ -183,11 +209,9 @@ def tune_init(run: Run, kernel: Kernel, positions: dict[str, np.ndarray]) -> tup
     return _stack(pairs)
 
 
-def chunk_draws(positions: dict[str, np.ndarray], method: Method) -> int:
+def chunk_draws(kept: Mapping[str, jax.ShapeDtypeStruct], copies: int) -> int:
     """How many draws one program buffers: a power of two, bounded in number and in memory."""
-    bytes_a_draw = sum(
-        leaf.nbytes // (leaf.shape[0] if method == "parallel" else 1) for leaf in positions.values()
-    )
+    bytes_a_draw = copies * sum(row.size * row.dtype.itemsize for row in kept.values())
     fitting = max(CHUNK_BYTES // max(bytes_a_draw, 1), 16)
     return min(CHUNK_DRAWS, 2 ** (fitting.bit_length() - 1))
 

@@ -1,15 +1,18 @@
 """The verb `sample`."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
-from energia._types import check_count, check_key, strong_tree
+from energia._types import check_count, check_key, parameters_of, strong_tree
 from energia.diagnostics import preload
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
-from energia.samplers._sampler import DiscreteSpace, GradientBased, Kernel, Sampler, registry
+from energia.samplers._sampler import GradientBased, Kernel, Sampler, registry
 from energia.sampling import _driver, _starts
 from energia.sampling._draws import Draws
 
@@ -24,6 +27,7 @@ def sample(
     num_samples: int = 1000,
     init: Any = None,
     thin: int = 1,
+    collect: Callable[..., Any] | None = None,
     chain_method: str = "auto",
     progress: bool | None = None,
 ) -> Draws:
@@ -45,6 +49,10 @@ def sample(
             `num_chains` is the axis of chains. A variable of unknown support is real, with the
             shape of its start.
         thin: steps a draw: every thin-th position is kept.
+        collect: what to keep of each draw in place of all variables: a function of some of them, by
+            its parameters' names, that returns an array, kept under the name 'value', or a dict of
+            arrays. So `collect=lambda x: jnp.mean(x)` stores one number a draw, and diagnostics are
+            about that number.
         chain_method: 'vectorized' (side by side in one program), 'parallel' (one program a chain,
             on the cores of the CPU) or 'auto', which chooses by kernel and device.
         progress: show a progress line on standard error; None: where that is a terminal.
@@ -81,7 +89,9 @@ def sample(
     seeds = _starts.chain_seeds(key, num_chains)
     keys = _starts.chain_keys(seeds, key)
     impl = str(jax.random.key_impl(key))
-    run, chains = prepare(energy, kernel, keys, impl, num_warmup, thin, method, given, seeds)
+    run, chains = prepare(
+        energy, kernel, keys, impl, num_warmup, thin, method, given, seeds, collect
+    )
     draws = Draws(
         energy=energy,
         sampler=kernel,
@@ -107,6 +117,7 @@ def prepare(
     method: _driver.Method,
     starts: dict[str, np.ndarray],
     seeds: list[np.random.SeedSequence],
+    collect: Callable[..., Any] | None,
 ) -> tuple[_driver.Run, _driver.Chain]:
     """Check everything, find starts, and set up the chains before their first step."""
     if not energy.variables:
@@ -114,19 +125,36 @@ def prepare(
     if num_warmup == 0:
         kernel.check_set()
     target = Unconstrained(strong_tree(_starts.with_shapes(energy, starts)))
-    discrete = [name for name, support in target.supports.items() if support and support.discrete]
-    if discrete and not isinstance(kernel, DiscreteSpace):
-        name, gradient = discrete[0], isinstance(kernel, GradientBased)
-        raise TypeError(
-            f"{type(kernel).__name__} moves {'along gradients' if gradient else 'real variables'}, "
-            f"and {name!r} is discrete ({target.supports[name]}): fix it with "
-            f".condition({name}=...) (samplers of discrete variables, such as 'gibbs', and "
-            "marginalize are to come)"
-        )
+    kernel.check(target, target.variables)
     _starts.check_scalar(target.energy)
-    positions = _starts.draw_starts(target, starts, seeds, isinstance(kernel, GradientBased))
-    chunk = _driver.chunk_draws(positions, method)
-    run = _driver.Run(target, num_warmup, thin, chunk, method, key_impl)
+    collected = None if collect is None else _collect(collect, target.energy)
+    positions = _starts.draw_starts(target, starts, seeds, kernel.has(GradientBased))
+    row = {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in positions.items()}
+    run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected)
+    kept = (
+        row if collect is None else eqx.filter_eval_shape(lambda run, x: run.keep(x)[0], run, row)
+    )
+    chunk = _driver.chunk_draws(kept, 1 if method == "parallel" else len(keys))
+    run = dataclasses.replace(run, chunk=chunk)
     kernels, tuning = _driver.tune_init(run, strong_tree(kernel), positions)
     states = _driver.init_states(run, kernels, positions, keys)
     return run, _driver.Chain(states, kernels, tuning)
+
+
+def _collect(function: Callable[..., Any], energy: Energy) -> _driver.Collect:
+    """The function with the names of what it takes, if it fits the energy."""
+    if not callable(function):
+        raise TypeError(f"collect= takes a function of the variables, got {function!r}")
+    names = parameters_of(function, "collect=")
+    if unknown := [name for name in names if name not in energy.variables]:
+        raise ValueError(
+            f"collect= takes {unknown}; the variables of {energy._formula()} are {energy.variables}"
+        )
+    collect = _driver.Collect(function, names)
+    values = {n: jax.ShapeDtypeStruct(s.shape, s.dtype) for n, s in energy.supports.items() if s}
+    kept = eqx.filter_eval_shape(collect, values)
+    if not kept or not all(isinstance(name, str) for name in kept):
+        raise TypeError(
+            f"collect= must return an array, or a dict of arrays by name, got {list(kept)}"
+        )
+    return collect

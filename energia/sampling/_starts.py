@@ -203,11 +203,16 @@ def _finite(target: Unconstrained, positions: Mapping[str, Any], gradient: bool)
     def one(position: Values) -> jax.Array:
         if not gradient:
             return jnp.isfinite(target.at(position))
-        value, slopes = jax.value_and_grad(target.at)(position)
+        real = {n: x for n, x in position.items() if not _is_discrete(target.supports[n])}
+        value, slopes = jax.value_and_grad(lambda real: target.at({**position, **real}))(real)
         checks = [jnp.isfinite(value), *(jnp.all(jnp.isfinite(s)) for s in slopes.values())]
         return jnp.all(jnp.stack(checks))
 
     return jax.vmap(one)(dict(positions))
+
+
+def _is_discrete(support: Support | None) -> bool:
+    return support is not None and support.discrete
 
 
 def _no_start(target: Unconstrained, positions: Mapping[str, np.ndarray], chain: int) -> str:

@@ -4,14 +4,16 @@ import dataclasses
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from energia._types import Values
 from energia.energies._energy import Energy
+from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import Sampler, registry
 from energia.sampling._driver import Chain, Run
 
@@ -80,6 +82,9 @@ def encode(config: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
     if eqx.is_array(config):
         arrays[prefix] = np.asarray(config)
         return {"array": prefix}
+    if isinstance(config, tuple):
+        items = [encode(item, arrays, f"{prefix}/{index}") for index, item in enumerate(config)]
+        return None if None in items else {"items": items}
     if config is None or isinstance(config, bool | int | float | str):
         return {"value": config}
     return None
@@ -93,6 +98,8 @@ def decode(data: Any, arrays: dict[str, np.ndarray]) -> Any:
         return arrays[data["array"]]
     if "value" in data:
         return data["value"]
+    if "items" in data:
+        return tuple(decode(item, arrays) for item in data["items"])
     fields = {name: decode(value, arrays) for name, value in data["fields"].items()}
     return registry.get(data["sampler"])(**fields)
 
@@ -103,6 +110,7 @@ def save(draws: "Draws", path: str | os.PathLike[str]) -> None:
 
     arrays = {f"positions/{name}": value for name, value in draws.positions.items()}
     arrays |= {f"stats/{name}": value for name, value in draws._stats.items()}
+    arrays |= {f"last/{name}": value for name, value in _last(draws).items()}
     arrays["keys"] = draws.chain_keys
     arrays |= {f"chains/{index}": leaf for index, leaf in enumerate(_leaves(draws))}
     meta = {
@@ -128,8 +136,21 @@ def _leaves(draws: "Draws") -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(draws.chains, eqx.is_array))]
 
 
+def _last(draws: "Draws") -> dict[str, np.ndarray]:
+    """The variables at the last draw of each chain, where something else was collected."""
+    if draws.run is None or draws.chains is None:
+        return draws.meta.get("last", {})
+    if draws.run.collect is None:
+        return {}
+    values = _constrained(draws.run.target, draws.chains.state.position)
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
 def load(
-    path: str | os.PathLike[str], energy: Energy | None, sampler: str | Sampler | None
+    path: str | os.PathLike[str],
+    energy: Energy | None,
+    sampler: str | Sampler | None,
+    collect: Callable[..., Any] | None,
 ) -> "Draws":
     """See `Draws.load`."""
     from energia.sampling._draws import Draws
@@ -139,14 +160,25 @@ def load(
     stats = {n[6:]: a for n, a in arrays.items() if n.startswith("stats/")}
     kernel: Any = decode(meta["sampler"], arrays) if sampler is None else registry.resolve(sampler)
     meta["chains"] = [arrays[f"chains/{index}"] for index in range(meta["leaves"])]
+    meta["last"] = {n[5:]: a for n, a in arrays.items() if n.startswith("last/")}
     run, chains = None, None
     if energy is not None:
         if kernel is None:
             raise ValueError(
                 f"{path} was drawn by a sampler that is not registered: give sampler= as well"
             )
-        last = {name: value[:, -1] for name, value in positions.items()}
-        run, chains = _resume(path, energy, kernel, arrays["keys"], meta, last, stats["lp"][:, -1])
+        if (collect is None) == bool(meta["last"]):
+            needed = "give collect= as well" if meta["last"] else "leave collect= out"
+            raise ValueError(f"{path} holds {tuple(positions)} of each draw: {needed}")
+        last = meta["last"] or {name: value[:, -1] for name, value in positions.items()}
+        lp = stats["lp"][:, -1]
+        run, chains = _resume(path, energy, kernel, arrays["keys"], meta, last, lp, collect)
+        kept = eqx.filter_eval_shape(_kept, run, chains.state.position)
+        found = {name: value.shape[:1] + value.shape[2:] for name, value in positions.items()}
+        if (given := {name: value.shape for name, value in kept.items()}) != found:
+            raise ValueError(
+                f"{path} holds {found}, collect= gives {given}: it is another function"
+            )
     return Draws(
         energy=energy,
         sampler=kernel,
@@ -170,6 +202,7 @@ def _resume(
     meta: dict[str, Any],
     last: dict[str, np.ndarray],
     lp: np.ndarray,
+    collect: Callable[..., Any] | None,
 ) -> tuple[Run, Chain]:
     """The run and its chains as they were saved, if this is the energy that was sampled."""
     from energia.sampling._sample import prepare
@@ -182,7 +215,8 @@ def _resume(
         if support is not None and support.shape != (shape := last[name].shape[1:]):
             raise ValueError(f"{path} holds {name!r} of shape {shape}, the energy needs {support}")
     counts = meta["num_warmup"], meta["thin"]
-    run, fresh = prepare(energy, kernel, keys, meta["key_impl"], *counts, meta["method"], last, [])
+    how = meta["key_impl"], *counts, meta["method"]
+    run, fresh = prepare(energy, kernel, keys, *how, last, [], collect)
     found = -np.asarray(_energies(run.target.energy, last))
     wrong = ~np.isclose(found, lp, rtol=SAME, atol=SAME)
     if wrong.any():
@@ -203,3 +237,12 @@ def _resume(
 @eqx.filter_jit
 def _energies(energy: Energy, values: Mapping[str, Any]) -> jax.Array:
     return jax.vmap(energy.at)(values)
+
+
+@eqx.filter_jit
+def _constrained(target: Unconstrained, positions: Mapping[str, Any]) -> Values:
+    return jax.vmap(lambda position: target.constrain(position)[0])(dict(positions))
+
+
+def _kept(run: Run, positions: Mapping[str, Any]) -> Values:
+    return jax.vmap(lambda position: run.keep(position)[0])(dict(positions))

@@ -48,13 +48,16 @@ def check_sampler(
     Args:
         sampler: a registered name or a configured sampler.
         targets: energies with their exact moments. By default a Gaussian of correlation 0.95, a
-            mixture, and a joint density with every kind of bound, or spins for a kernel marked
-            `DiscreteSpace`; none for one marked `Biased`, which follows another law.
+            mixture, and a joint density with every kind of bound; for a kernel marked
+            `DiscreteSpace` those that it moves of a joint density of binary, spin and categorical
+            variables, an Ising model beside a Boltzmann machine, and labels beside continuous
+            variables. None for one marked `Biased`, which follows another law.
         key: a typed JAX key.
 
     Raises:
         AssertionError: with the law that broke and the numbers that broke it.
         TypeError: when `sampler` is no Markov kernel.
+        ValueError: when it moves the variables of none of the default targets, and none is given.
 
     References:
         Geyer (1992), Practical Markov chain Monte Carlo. Vehtari et al. (2021), Rank-normalization,
@@ -68,15 +71,36 @@ def check_sampler(
     if not isinstance(kernel, Kernel):
         raise TypeError(f"check_sampler() takes a Markov kernel, got {kernel!r}")
     key = jax.random.key(KEY) if key is None else check_key(key)
-    defaults = _targets.discrete() if isinstance(kernel, DiscreteSpace) else _targets.continuous()
-    wanted = () if isinstance(kernel, Biased) else defaults
+    defaults = _defaults(kernel)
+    wanted = () if kernel.has(Biased) else defaults
     wanted = tuple(wanted if targets is None else targets)
+    if not (wanted or defaults):
+        raise ValueError(
+            f"{kernel} moves the variables of none of the default targets: give targets=["
+            "en.testing.Target(...)]"
+        )
     example = (wanted or defaults)[0]
     _check_config(kernel)
     _check_protocol(kernel, example, key)
     _check_runs(kernel, example, key)
     for index, target in enumerate(wanted):
         _check_moments(kernel, target, jax.random.fold_in(key, index))
+
+
+def _defaults(kernel: Kernel) -> tuple[Target, ...]:
+    """The default targets whose variables a kernel moves."""
+    if not kernel.has(DiscreteSpace):
+        return _targets.continuous()
+
+    def moved(target: Target) -> bool:
+        energy = Unconstrained(target.energy)
+        try:
+            kernel.check(energy, energy.variables)
+        except TypeError:
+            return False
+        return True
+
+    return tuple(filter(moved, (_targets.mixed(), *_targets.discrete())))
 
 
 # --- the protocol
@@ -198,7 +222,7 @@ def _start(kernel: Kernel, target: Target, key: jax.Array) -> tuple[Unconstraine
     energy = Unconstrained(strong_tree(_starts.with_shapes(target.energy, given)))
     first = {name: value[:1] for name, value in given.items()}
     seeds = _starts.chain_seeds(key, 1)
-    positions = _starts.draw_starts(energy, first, seeds, isinstance(kernel, GradientBased))
+    positions = _starts.draw_starts(energy, first, seeds, kernel.has(GradientBased))
     return energy, {name: jnp.asarray(value[0]) for name, value in positions.items()}
 
 
@@ -217,7 +241,7 @@ def _run(kernel: Kernel, target: Target, key: jax.Array, thin: int = 1, **counts
             num_chains=CHAINS,
             init=target.init,
             thin=thin,
-            chain_method="auto" if isinstance(kernel, AllChains) else "vectorized",
+            chain_method="auto" if kernel.has(AllChains) else "vectorized",
             progress=False,
             **counts,
         )
@@ -239,7 +263,7 @@ def _check_runs(kernel: Kernel, target: Target, key: jax.Array) -> None:
 
             inside = support is None or jax.vmap(jax.vmap(contains))({**first})
             require(np.all(inside), f"{np.mean(~np.asarray(inside)):.2%} of {variable!r} do not")
-    if isinstance(kernel, Biased):  # it may be a minimiser, without noise
+    if kernel.has(Biased):  # it may be a minimiser, without noise
         return
     with law(name, "another key gives other draws from the same starts") as require:
         there = dataclasses.replace(target, init={n: first[n][:, -1] for n in first})

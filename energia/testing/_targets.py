@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,8 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia.energies import Energy, Gaussian, energy, mixture
-from energia.supports import Interval, Positive, Real, Simplex, Spin
+from energia.energies import RBM, Energy, Gaussian, Ising, energy, mixture
+from energia.supports import (
+    Binary,
+    Categorical,
+    Discrete,
+    Interval,
+    Positive,
+    Real,
+    Simplex,
+    Spin,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +73,44 @@ def continuous() -> tuple[Target, ...]:
 
 @functools.cache
 def discrete() -> tuple[Target, ...]:
-    """What every exact sampler of discrete variables must sample."""
-    return (_spins(),)
+    """What every exact sampler of discrete variables must sample.
+
+    The first has no closed form; in the second the entries are independent colour by colour, and
+    layer by layer.
+    """
+    return _kinds(), _closed_forms()
+
+
+@functools.cache
+def mixed() -> Target:
+    """What an exact sampler of discrete and continuous variables must sample.
+
+    Given its label, x is normal and tau exponential.
+    """
+    weights, means = np.array([0.2, 0.5, 0.3]), np.array([-1.0, 0.5, 2.0])
+    rates, log_weights = np.array([1.0, 2.0, 0.5]), np.log(weights)
+
+    @energy(x=Real(), tau=Positive(), z=Categorical(3))
+    def labelled(x, tau, z):
+        mean, rate, weight = (jnp.asarray(a)[z] for a in (means, rates, log_weights))
+        return 0.5 * (x - mean) ** 2 + rate * tau - jnp.log(rate) - weight
+
+    states, mean, tau = np.arange(3), weights @ means, weights @ (1 / rates)
+    label = weights @ states
+    return Target(
+        "a normal and an exponential variable with labels",
+        labelled,
+        mean={"x": mean, "tau": tau, "z": label},
+        variance={
+            "x": 1 + weights @ (means - mean) ** 2,
+            "tau": weights @ (2 / rates**2) - tau**2,
+            "z": weights @ (states - label) ** 2,
+        },
+        expectations={
+            "E x z": (lambda x, z, **_: x * z, float(weights @ (means * states))),
+            "E x tau": (lambda x, tau, **_: x * tau, float(weights @ (means / rates))),
+        },
+    )
 
 
 def _normals(name: str, means: Any, correlations: Any, weights: Any) -> Target:
@@ -126,25 +170,79 @@ def _bounded() -> Target:
     )
 
 
-def _spins() -> Target:
-    """Three coupled spins, enumerated."""
-    field, coupling = np.array([0.3, -0.2, 0.1]), np.array([0.7, -0.5])
+def _kinds() -> Target:
+    """Coupled binary, spin and categorical variables."""
+    field, coupling = np.array([0.3, -0.2]), np.array([[0.5, -0.4, 0.1], [-0.3, 0.2, 0.6]])
 
-    @energy(s=Spin((3,)))
-    def spins(s):
-        return -jnp.sum(field * s) - jnp.sum(coupling * s[1:] * s[:-1])
+    @energy(b=Binary((2,)), s=Spin((2, 1)), k=Categorical(3, (2,)))
+    def kinds(b, s, k):
+        spins = -jnp.sum(jnp.asarray(field) * s[:, 0]) - 0.6 * s[0, 0] * s[1, 0]
+        labels = -0.7 * (k[0] == k[1]) - jnp.sum(jnp.asarray(coupling)[b.astype(int), k])
+        return spins + labels + 0.8 * b[0] * b[1] - 0.5 * s[0, 0] * (b[1] - 0.5) * (k[0] - 1)
 
-    states = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
-    weights = np.exp(states @ field + (states[:, 1:] * states[:, :-1]) @ coupling)
+    return enumerate_target(
+        "binary, spin and categorical variables",
+        kinds,
+        {
+            "E s[0] s[1]": lambda s, **_: s[0, 0] * s[1, 0],
+            "E b[0] b[1]": lambda b, **_: b[0] * b[1],
+            "P(k[0] = k[1])": lambda k, **_: k[0] == k[1],
+            "E s[0] k[0]": lambda s, k, **_: s[0, 0] * k[0],
+            "E b[0] k[0]": lambda b, k, **_: b[0] * k[0],
+        },
+    )
+
+
+def _closed_forms() -> Target:
+    """An Ising model on a torus of odd side, and a restricted Boltzmann machine."""
+    lattice = Ising((2, 3), coupling=0.25, field=[0.3, -0.2, 0.1])
+    weights = [[1.0, -0.8], [-0.5, 0.6], [0.7, 0.9]]
+    machine = RBM.from_parameters(weights, [0.2, -0.3, 0.1], [-0.4, 0.3])
+    return enumerate_target(
+        "an Ising model and a Boltzmann machine",
+        lattice + machine,
+        {
+            "E x[0, 0] x[0, 1]": lambda x, **_: x[0, 0] * x[0, 1],
+            "E x[0, 0] x[1, 0]": lambda x, **_: x[0, 0] * x[1, 0],
+            "E v[0] h[0]": lambda v, h, **_: v[0] * h[0],
+            "E v[0] v[2]": lambda v, **_: v[0] * v[2],
+        },
+    )
+
+
+def enumerate_target(
+    name: str, energy: Energy, expectations: Mapping[str, Callable[..., Any]]
+) -> Target:
+    """A target of discrete variables: every expectation is a sum over all states."""
+    supports = {n: s for n, s in energy.supports.items() if isinstance(s, Discrete)}
+    counts = [support.num_states for support in supports.values()]
+    numbers = np.unravel_index(np.arange(math.prod(counts)), counts)
+    states = {
+        n: jax.vmap(support.state)(jnp.asarray(index, jnp.int32))
+        for (n, support), index in zip(supports.items(), numbers, strict=True)
+    }
+
+    @jax.jit
+    def evaluate(states: Any) -> Any:
+        values = {text: jax.vmap(lambda s, f=f: f(**s))(states) for text, f in expectations.items()}
+        return jax.vmap(energy.at)(states), values
+
+    energies, values = evaluate(states)
+    log_weights = -np.asarray(energies, np.float64)
+    weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
-    mean = weights @ states
+
+    def expect(values: Any) -> Any:
+        return np.tensordot(weights, np.asarray(values, np.float64), 1)
+
+    mean = {n: expect(values) for n, values in states.items()}
     return Target(
-        "three coupled spins",
-        spins,
-        mean={"s": mean},
-        variance={"s": 1 - mean**2},
+        name,
+        energy,
+        mean=mean,
+        variance={n: expect((np.asarray(v, np.float64) - mean[n]) ** 2) for n, v in states.items()},
         expectations={
-            "E s[0] s[1]": (lambda s: s[0] * s[1], float(weights @ (states[:, 0] * states[:, 1])))
+            text: (function, float(expect(values[text]))) for text, function in expectations.items()
         },
     )
 
