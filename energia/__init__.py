@@ -12,7 +12,7 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import objectives, samplers, testing
+from energia import objectives, plot, samplers, testing
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
     DoubleWell,
@@ -76,6 +76,7 @@ __all__ = [
     "fit",
     "mixture",
     "objectives",
+    "plot",
     "sample",
     "samplers",
     "testing",
