@@ -12,7 +12,7 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import interop, objectives, samplers, testing
+from energia import interop, objectives, plot, samplers, testing
 from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
@@ -153,6 +153,7 @@ __all__ = [
     "interop",
     "mixture",
     "objectives",
+    "plot",
     "sample",
     "samplers",
     "testing",

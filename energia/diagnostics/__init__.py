@@ -1,6 +1,6 @@
 """Diagnostics of draws, computed by ArviZ."""
 
-from energia.diagnostics._arviz import mean_ess, summary_table, to_arviz
+from energia.diagnostics._arviz import loo, mean_ess, summary_table, to_arviz
 from energia.diagnostics._diagnose import (
     ConvergenceWarning,
     Diagnosis,
@@ -13,6 +13,7 @@ __all__ = [
     "ConvergenceWarning",
     "Diagnosis",
     "diagnose",
+    "loo",
     "mean_ess",
     "preload",
     "quick_check",

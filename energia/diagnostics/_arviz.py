@@ -9,16 +9,21 @@ from typing import Any
 import numpy as np
 
 
-def to_arviz(positions: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray]) -> Any:
-    """An xarray DataTree with the groups posterior and sample_stats."""
+def to_arviz(
+    positions: Mapping[str, np.ndarray],
+    stats: Mapping[str, np.ndarray],
+    groups: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> Any:
+    """An xarray DataTree with the groups posterior, sample_stats, and what else there is."""
     import arviz_base
 
     from energia import __version__
 
+    data = {"posterior": positions, "sample_stats": stats, **(groups or {})}
     attributes = {"inference_library": "energia", "inference_library_version": __version__}
     return arviz_base.from_dict(
-        {"posterior": dict(positions), "sample_stats": dict(stats)},
-        attrs={"posterior": attributes, "sample_stats": attributes},
+        {group: dict(arrays) for group, arrays in data.items()},
+        attrs=dict.fromkeys(data, attributes),
         check_conventions=False,  # which warn where there are more chains than draws
     )
 
@@ -53,6 +58,16 @@ def summary_table(tree: Any, **kwargs: Any) -> Any:
     import arviz_stats
 
     return arviz_stats.summary(tree, **kwargs)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def loo(
+    positions: Mapping[str, np.ndarray], name: str, log_likelihood: np.ndarray, **kwargs: Any
+) -> Any:
+    """PSIS-LOO of one log-likelihood, shape (chain, draw, row), by `arviz_stats.loo`."""
+    import arviz_stats
+
+    tree = to_arviz(positions, {}, {"log_likelihood": {name: log_likelihood}})
+    return arviz_stats.loo(tree, **{"pointwise": True, **kwargs})  # pyright: ignore
 
 
 def _call(name: str, draws: np.ndarray, **options: Any) -> Any:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from energia._types import check_count, put
@@ -13,13 +14,14 @@ from energia.diagnostics import (
     ConvergenceWarning,
     Diagnosis,
     diagnose,
+    loo,
     quick_check,
     summary_table,
     to_arviz,
 )
 from energia.energies._energy import Energy
 from energia.samplers._sampler import Kernel, Sampler
-from energia.sampling import _driver, _storage
+from energia.sampling import _driver, _loo, _predictive, _storage
 from energia.sampling._progress import Progress
 
 
@@ -71,6 +73,7 @@ class Draws(Mapping[str, Any]):
     run: _driver.Run | None
     chains: _driver.Chain | None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _groups: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return _Arrays(self.positions)[name]
@@ -93,6 +96,14 @@ class Draws(Mapping[str, Any]):
         return _Arrays(self._stats)
 
     @property
+    def groups(self) -> dict[str, Mapping[str, Any]]:
+        r"""What `predictive` added, by ArviZ's groups: `draws.groups['posterior_predictive']['y']`.
+
+        Functions of draws have shape (chain, draw, \*shape), observed data (\*shape).
+        """
+        return {group: _Arrays(arrays) for group, arrays in self._groups.items()}
+
+    @property
     def num_chains(self) -> int:
         """How many chains."""
         return len(self.chain_keys)
@@ -109,6 +120,9 @@ class Draws(Mapping[str, Any]):
 
     def extend(self, num_samples: int, *, progress: bool | None = None) -> "Draws":
         """Go on from the last state: equal to one longer run.
+
+        What `predictive` made belongs to the draws so far and is dropped, since its function is not
+        kept: call `predictive` on what comes back. Observed data stay.
 
         Args:
             num_samples: how many more draws a chain.
@@ -148,16 +162,132 @@ class Draws(Mapping[str, Any]):
             positions = {n: np.concatenate([self.positions[n], positions[n]], 1) for n in positions}
             stats = {n: np.concatenate([self._stats[n], stats[n]], 1) for n in stats}
         longer = dataclasses.replace(
-            self, positions=positions, _stats=stats, steps=end, chains=chains
+            self,
+            positions=positions,
+            _stats=stats,
+            steps=end,
+            chains=chains,
+            _groups={n: a for n, a in self._groups.items() if n == "observed_data"},
         )
         if problems := quick_check(positions, stats):
             warnings.warn(ConvergenceWarning(problems), stacklevel=3)
         return longer
 
+    # --- functions of draws
+
+    def predictive(
+        self,
+        fn: Callable[..., Any],
+        *,
+        key: jax.Array | None = None,
+        name: str | None = None,
+        group: str = "posterior_predictive",
+        observed: Mapping[str, Any] | None = None,
+    ) -> "Draws":
+        r"""Push every draw through a function: posterior predictions and derived quantities.
+
+        With draws of $p(\theta \mid y)$ and $\tilde y = f(\theta, \text{key})$ a draw of
+        $p(\tilde y \mid \theta)$, the results are draws of the posterior predictive
+        $\int p(\tilde y \mid \theta)\, p(\theta \mid y)\, d\theta$.
+
+        The function is vmapped over chains and draws and compiled once, in chunks of draws such
+        that the largest array it makes stays at 32 MiB. The key of draw d of chain c depends on
+        `key`, c and d alone. The same function object again compiles nothing.
+
+        Args:
+            fn: a function of one draw, or an Equinox module. Its parameters without a default are
+                variables of the draws, and `key` for a fresh typed key in every draw. It returns an
+                array, or a dict of arrays by name.
+            key: a typed JAX key; needed where `fn` takes one.
+            name: what an array that `fn` returns is called; the name of `fn` by default.
+            group: ArviZ's group for the results: 'posterior_predictive', 'predictions' (for new
+                covariates), 'log_likelihood' or 'log_prior'.
+            observed: the data that were predicted, by name, each of the shape of its predictions:
+                ArviZ's group observed_data, which predictive checks compare with.
+
+        Returns:
+            The same draws with the results in `groups` beside those of earlier calls, in
+            `to_arviz()` and in what `save` writes. A name used again is replaced.
+
+        Raises:
+            TypeError: when `fn` is no function, or returns what is no array.
+            ValueError: when `fn` takes what is no variable, needs `key=` or `name=`, the group is
+                none of ArviZ's, or observed data do not fit the predictions.
+
+        References:
+            Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness via
+            realized discrepancies.
+
+        Example:
+            >>> import energia as en, jax, jax.numpy as jnp
+            >>> draws = en.sample(en.Gaussian(0.0).rename(x="mu"), "mala", key=jax.random.key(0))
+            >>> def y(mu, key):
+            ...     return mu + jax.random.normal(key, (8,))
+            >>> draws = draws.predictive(y, key=jax.random.key(1), observed={"y": jnp.zeros(8)})
+            >>> draws.groups["posterior_predictive"]["y"].shape
+            (4, 1000, 8)
+            >>> sorted(draws.to_arviz().children)
+            ['observed_data', 'posterior', 'posterior_predictive', 'sample_stats']
+        """
+        _predictive.check_group(group)
+        made = _predictive.predict(fn, name, self.positions, key)
+        groups = {**self._groups, group: {**self._groups.get(group, {}), **made}}
+        if data := _predictive.check_observed(observed, groups[group]):
+            groups["observed_data"] = {**groups.get("observed_data", {}), **data}
+        return dataclasses.replace(self, _groups=groups)
+
+    def loo(self, likelihood: str | Energy | None = None, **kwargs: Any) -> Any:
+        r"""Leave-one-out cross-validation of a data factor, by Pareto-smoothed importance sampling.
+
+        Estimates $\sum_i \log p(y_i \mid y_{-i})$ over the rows of `en.total(likelihood, y=Y)`,
+        from $\log p(y_i \mid \theta) = -E(\theta, y_i)$ at each draw.
+
+        The likelihood must be **normalised in** $y$: $\int e^{-E(\theta, y)} dy = 1$ for every
+        $\theta$. A term in $\theta$ that is left out (the $\log\sigma$ of a normal density, say)
+        makes the number meaningless, a constant that is left out shifts it by as much a row. The
+        draws must be of the posterior that holds this factor once, at weight 1.
+
+        Args:
+            likelihood: the name of the likelihood inside `en.total(...)` in the energy (of any of
+                its parts, where it is composed or marginalised), or the data factor
+                `en.total(...)` itself; None: the only data factor that there is.
+            **kwargs: passed on to `arviz_stats.loo`.
+
+        Returns:
+            ArviZ's `ELPDData`: `.elpd`, `.se`, `.p` (the effective number of parameters),
+            `.elpd_i` and `.pareto_k` by row; above `.good_k` a row's number cannot be trusted, and
+            ArviZ warns. `arviz_stats.compare` takes several of them.
+
+        Raises:
+            ValueError: when no data factor or more than one is meant (the message lists them), it
+                has variables that were not drawn or a weight other than 1, or a log-likelihood is
+                not finite.
+
+        References:
+            Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation using
+            leave-one-out cross-validation and WAIC.
+
+        Example:
+            >>> import energia as en, jax, jax.numpy as jnp
+            >>> @en.energy
+            ... def normal(mu, y):
+            ...     return 0.5 * (y - mu) ** 2 + 0.5 * jnp.log(2 * jnp.pi)
+            >>> prior = en.Gaussian(0.0, scale=5.0).rename(x="mu")
+            >>> posterior = prior + en.total(normal, y=jnp.array([-1.0, 0.0, 1.0]))
+            >>> result = en.sample(posterior, "mala", key=jax.random.key(0)).loo("normal")
+            >>> result.kind, result.pareto_k.shape
+            ('loo', (3,))
+        """
+        factor = _loo.choose(self.energy, likelihood)
+        name = likelihood if isinstance(likelihood, str) else factor.names[0]
+        return loo(self.positions, name, _loo.log_likelihood(factor, self.positions), **kwargs)
+
     # --- diagnostics
 
     def to_arviz(self) -> Any:
-        """An xarray `DataTree` that every ArviZ function takes: posterior and sample_stats.
+        """An xarray `DataTree` that every ArviZ function takes.
+
+        It has the groups posterior and sample_stats, and those that `predictive` added.
 
         Example:
             >>> import energia as en, jax, jax.numpy as jnp
@@ -165,7 +295,7 @@ class Draws(Mapping[str, Any]):
             >>> dict(tree.posterior.sizes)
             {'chain': 4, 'draw': 1000}
         """
-        return to_arviz(self.positions, self._stats)
+        return to_arviz(self.positions, self._stats, self._groups)
 
     def summary(self, **kwargs: Any) -> Any:
         """ArviZ's table: mean, sd, mcse, ess_bulk, ess_tail and r_hat of every entry.

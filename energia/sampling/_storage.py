@@ -111,6 +111,7 @@ def save(draws: "Draws", path: str | os.PathLike[str]) -> None:
     arrays = {f"positions/{name}": value for name, value in draws.positions.items()}
     arrays |= {f"stats/{name}": value for name, value in draws._stats.items()}
     arrays |= {f"last/{name}": value for name, value in _last(draws).items()}
+    arrays |= {f"groups/{g}/{n}": a for g, made in draws._groups.items() for n, a in made.items()}
     arrays["keys"] = draws.chain_keys
     arrays |= {f"chains/{index}": leaf for index, leaf in enumerate(_leaves(draws))}
     meta = {
@@ -158,6 +159,11 @@ def load(
     arrays, meta = read_npz(path, FORMAT)
     positions = {n[10:]: a for n, a in arrays.items() if n.startswith("positions/")}
     stats = {n[6:]: a for n, a in arrays.items() if n.startswith("stats/")}
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for path_in_file, array in arrays.items():
+        if path_in_file.startswith("groups/"):
+            _, group, name = path_in_file.split("/", 2)
+            groups.setdefault(group, {})[name] = array
     kernel: Any = decode(meta["sampler"], arrays) if sampler is None else registry.resolve(sampler)
     meta["chains"] = [arrays[f"chains/{index}"] for index in range(meta["leaves"])]
     meta["last"] = {n[5:]: a for n, a in arrays.items() if n.startswith("last/")}
@@ -191,6 +197,7 @@ def load(
         run=run,
         chains=chains,
         meta=meta,
+        _groups=groups,
     )
 
 
