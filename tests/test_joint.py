@@ -123,8 +123,9 @@ def labels_functions(values: Values, y: jax.Array) -> dict[str, jax.Array]:
 NORMALS = Model(normals, normals_prior, normals_data, normals_functions)
 LABELS = Model(labels, labels_prior, labels_data, labels_functions)
 
+KINDS = {name: en.samplers.registry.get(name) for name in en.samplers.names()}
 EXACT = [
-    name for name in en.samplers.names() if not issubclass(en.samplers.registry.get(name), Biased)
+    n for n, kind in KINDS.items() if issubclass(kind, Kernel) and not issubclass(kind, Biased)
 ]
 
 

@@ -10,6 +10,7 @@ from energia.samplers._sampler import (
     VariableLength,
     registry,
 )
+from energia.samplers.auto import Auto
 from energia.samplers.block_gibbs import BlockGibbs
 from energia.samplers.combine import Cycle, RandomKernel, Repeat
 from energia.samplers.discrete import DiscreteLangevin, GibbsWithGradients
@@ -32,6 +33,7 @@ __all__ = [
     "NUTS",
     "AdjustedMCLMC",
     "AllChains",
+    "Auto",
     "Barker",
     "Biased",
     "BlackJAX",

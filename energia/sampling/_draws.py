@@ -58,6 +58,7 @@ class Draws(Mapping[str, Any]):
     Attributes:
         energy: what was sampled; None after `load` without it.
         sampler: the sampler as it was configured.
+        why: the reason for it, where 'auto' chose it.
         positions: the draws as NumPy arrays.
         stats: the statistics of each draw, shape (chain, draw).
     """
@@ -73,6 +74,7 @@ class Draws(Mapping[str, Any]):
     run: _driver.Run | None
     chains: _driver.Chain | None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    why: str | None = None
     _groups: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
@@ -319,6 +321,9 @@ class Draws(Mapping[str, Any]):
         """
         bias = None if self.sampler is None else self.sampler.bias()
         verdict = diagnose(self.positions, self._stats, bias=bias)
+        if self.why is not None:
+            chosen = f"{type(self.sampler).__name__} was chosen: {self.why}"
+            verdict = dataclasses.replace(verdict, notes=(*verdict.notes, chosen))
         if show:
             print(verdict)
         return verdict

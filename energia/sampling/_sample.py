@@ -13,6 +13,7 @@ from energia.diagnostics import preload
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import GradientBased, Kernel, Sampler, registry
+from energia.samplers.auto import Auto
 from energia.sampling import _driver, _starts
 from energia.sampling._draws import Draws
 
@@ -39,7 +40,8 @@ def sample(
 
     Args:
         energy: the energy of all variables to draw; fix data with `condition`.
-        sampler: a registered name (`en.samplers.names()`) or a configured sampler.
+        sampler: a registered name (`en.samplers.names()`) or a configured sampler; 'auto' chooses
+            one by the variables, the number of chains and the device.
         key: a typed JAX key.
         num_chains: how many chains, at least 1; R-hat needs 2.
         num_warmup: steps before the first draw; tuning happens here alone.
@@ -74,11 +76,13 @@ def sample(
     """
     if not isinstance(energy, Energy):
         raise TypeError(f"sample() takes an energy, got {energy!r}: en.energy makes one")
-    kernel = registry.resolve(sampler)
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"sample() needs a Markov kernel, got {kernel!r}")
     key = check_key(key)
     num_chains = check_count(num_chains, "num_chains", 1)
+    kernel, why = registry.resolve(sampler), None
+    if isinstance(kernel, Auto):
+        kernel, why = kernel.choose(energy, num_chains)
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"sample() needs a Markov kernel, got {kernel!r}")
     num_warmup = check_count(num_warmup, "num_warmup", 0)
     num_samples = check_count(num_samples, "num_samples", 1)
     thin = check_count(thin, "thin", 1)
@@ -103,6 +107,7 @@ def sample(
         chain_keys=keys,
         run=run,
         chains=chains,
+        why=why,
     )
     return draws._continue(num_samples, progress)
 
