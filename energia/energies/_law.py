@@ -41,6 +41,7 @@ class Law:
         sizes: leading arguments that are integers, not variables.
         optional: parameters by keyword alone, of which at least one is given.
         event: the number of axes of one draw.
+        indexes: whether NumPyro takes the value as an index, and so as an integer.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Law:
     sizes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     event: int = 0
+    indexes: bool = False
 
     def class_name(self, parameters: tuple[str, ...], *, constraints: bool = False) -> str:
         """NumPyro's name of the class, or of the function, for the parameters given."""

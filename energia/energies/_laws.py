@@ -215,6 +215,7 @@ _ALL = [
         _law.states,
         "[0.2, 0.3, 0.5]",
         numpyro="Categorical",
+        indexes=True,
     ),
     Law(
         "OrderedLogistic",
@@ -223,6 +224,7 @@ _ALL = [
         ("predictor", "cutpoints"),
         _law.levels,
         "0.5, [-1.0, 0.0, 1.0]",
+        indexes=True,
     ),
     Law(
         "Binomial",

@@ -49,8 +49,7 @@ class Distribution(Energy):
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         values = self._bind(args, kwargs)
         distribution = self._given(values)
-        discrete = jnp.issubdtype(jnp.result_type(values[VALUE]), jnp.integer)
-        value = (as_array if discrete else as_float)(values[VALUE], self._name)
+        value = self._cast(values[VALUE])
         self._check_shape(value.shape, distribution)
         energy = -jnp.sum(distribution.log_prob(value))
         if self.support is not None or LAWS[self.law].support is real:
@@ -70,6 +69,13 @@ class Distribution(Energy):
         make = getattr(library.distributions, law.class_name(self.parameters))
         given = {name: values[name] for name in self.parameters}
         return make(**dict(self.sizes), **given, validate_args=False)
+
+    def _cast(self, value: Any) -> jax.Array:
+        """The value as NumPyro needs it: functions of integers lose digits in 64 bits."""
+        if not LAWS[self.law].indexes:
+            return as_float(value, self._name)
+        whole = as_array(value, self._name)
+        return whole.astype(jnp.int32)
 
     def _check_shape(self, shape: Shape, distribution: Any) -> None:
         """Raise where parameters would widen a value: a sum over copies of it looks plausible."""
@@ -100,7 +106,7 @@ class Distribution(Energy):
         shape, distribution = self.shape, self._given(values)
         _check_fits(self.law, distribution.batch_shape, distribution.event_shape, shape)
         logits = jax.vmap(lambda state: distribution.log_prob(jnp.broadcast_to(state, shape)))
-        return Categorical(as_float(0.0), jnp.moveaxis(logits(states), 0, -1))
+        return Categorical(as_float(0.0), jnp.moveaxis(logits(self._cast(states)), 0, -1))
 
     def _quadratic(self, name: str, like: jax.Array, values: Mapping[str, Any]) -> NormalFactors:
         """A normal distribution as a function of its value or of its location.
@@ -204,8 +210,7 @@ def _replacement(law: Law, parameter: str, value: Any) -> Any:
         )
     if isinstance(value, str) or callable(value):
         return value
-    whole = parameter == "total_count"
-    return (as_array if whole else as_float)(value, f"{law.name}: {parameter}=")
+    return as_float(value, f"{law.name}: {parameter}=")
 
 
 def _check_names(law: Law, name: str, parameters: list[str]) -> None:
