@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +35,7 @@ def logistic(x, y):
 
 
 def dependent():
-    a = numpyro.sample("a", dist.Uniform(0, 1))
+    a: Any = numpyro.sample("a", dist.Uniform(0, 1))
     b = numpyro.sample("b", dist.Uniform(0, 1 - a))
     numpyro.sample("c", dist.TruncatedNormal(a, 1.0, low=b))
     numpyro.factor("tilt", -a)
@@ -47,7 +48,7 @@ def kinds():
     numpyro.sample("order", dist.ImproperUniform(dist.constraints.ordered_vector, (), (3,)))
     numpyro.sample("below", dist.RightTruncatedDistribution(dist.Normal(0.0, 1.0), 2.0))
     numpyro.sample("flag", dist.Bernoulli(0.3))
-    numpyro.sample("state", dist.Categorical(jnp.array([0.2, 0.3, 0.5])).expand([2]))
+    numpyro.sample("state", dist.CategoricalProbs(jnp.array([0.2, 0.3, 0.5])).expand([2]))
     numpyro.sample("count", dist.Poisson(2.0))
     numpyro.sample("angle", dist.VonMises(0.0, 1.0))
 
@@ -104,11 +105,11 @@ def test_distributions():
 
 def test_other_data_of_the_same_shape_compile_nothing(compilations):
     energies = [en.interop.from_numpyro(logistic, X, y) for y in (LABELS, 1 - LABELS)]
-    value = jax.jit(lambda energy, beta: energy(beta))
+    value = eqx.filter_jit(lambda energy, beta: energy(beta))
     beta = jnp.zeros(3) + 0.1
-    first = value(energies[0].freeze(), beta)
+    first = value(energies[0], beta)
     with compilations() as seen:
-        second = value(energies[1].freeze(), beta)
+        second = value(energies[1], beta)
     assert seen.count == 0, seen.compiled
     assert first != second
 
@@ -196,7 +197,6 @@ def reads_numbers(groups):
         (lambda: en.interop.from_numpyro(3), TypeError, "a model or a distribution"),
         (lambda: en.interop.from_numpyro(dist.Normal(), 1), TypeError, "takes name="),
         (lambda: en.interop.to_numpyro(en.energy(lambda x: x)), ValueError, "unknown"),
-        (lambda: en.interop.to_numpyro(print), TypeError, "takes an energy"),  # pyright: ignore
     ],
 )
 def test_errors(make, error, message):
@@ -236,7 +236,6 @@ def test_from_log_density():
     [
         ({"other": en.Real()}, ValueError, "'other'"),
         (en.Real(), ValueError, "one support for the variables"),
-        ({"x": "real"}, TypeError, "must be a support"),
     ],
 )
 def test_errors_of_log_densities(supports, error, message):
