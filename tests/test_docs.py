@@ -1,4 +1,4 @@
-"""What is shown runs: doctests of every module, README's Python, the quickstart."""
+"""What is shown runs: doctests of every module, README's Python, the examples."""
 
 import doctest
 import importlib
@@ -64,3 +64,43 @@ def test_quickstart_draws_its_pictures(tmp_path, sampler):
     for name in ("composed.png", "digits.png", "traces.png"):
         picture = imread(tmp_path / name)
         assert np.std(picture) > 0.02, name
+
+
+@pytest.mark.slow
+def test_posteriors_find_what_is_known(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "posteriors.py"), "--num-samples", "300"]
+    result = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    told = result.stdout
+    assert told.count("max R-hat") == told.count("Pareto k diagnostic values") == 3
+    from matplotlib.image import imread
+
+    for name in ("eight_schools.png", "varying_intercepts.png", "mixture.png"):
+        assert np.std(imread(tmp_path / name)) > 0.02, name
+    for name in ("mu", "tau", "slope", "sigma"):
+        found = re.search(rf"^{name} +(\S+) +(\S+) +(\S+)$", told, re.MULTILINE)
+        assert found, told
+        truth, mean, sd = map(float, found.groups())
+        assert abs(mean - truth) < 4 * sd + 0.01, name  # two digits are printed
+    inside = re.search(r"90 % intervals hold (\d+) of 30", told)
+    assert inside
+    assert int(inside[1]) >= 22  # by chance fewer in 1 of 500
+    labels = re.search(r"without a label: (\d+)%", told)
+    assert labels
+    assert int(labels[1]) >= 94
+    elpd = re.search(r"elpd_loo +(\S+)", told)
+    assert elpd
+    assert abs(float(elpd[1]) - eight_schools_elpd()) < 0.3
+
+
+def eight_schools_elpd() -> float:
+    """The sum of log p(y_j | the others), by quadrature over mu and tau; theta integrates out."""
+    effects = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+    errors = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+    mu = np.linspace(-30, 40, 701)[:, None, None]
+    tau = 5 * np.tan(np.pi * (np.arange(500) + 0.5) / 1000)[:, None]  # half-Cauchy quantiles
+    variance = errors**2 + tau**2
+    each = -0.5 * (effects - mu) ** 2 / variance - 0.5 * np.log(2 * np.pi * variance)
+    joint = each.sum(-1, keepdims=True) - 0.5 * (mu / 5) ** 2
+    whole, without = np.exp(joint).sum((0, 1)), np.exp(joint - each).sum((0, 1))
+    return float(np.log(whole / without).sum())
