@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from energia._types import as_array
 from energia.energies._algebra import Mixture, add, not_subsampled
 from energia.energies._checks import check_known
 from energia.energies._elimination import evaluate, plan, with_supports
@@ -23,7 +24,8 @@ class Marginal(Energy):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        values = self._bind(args, kwargs)
+        # a NumPy array cannot be indexed by a traced state
+        values = {n: as_array(v) for n, v in self._bind(args, kwargs).items()}
         shapes = {
             n: jax.ShapeDtypeStruct(jnp.shape(v), jnp.result_type(v)) for n, v in values.items()
         }
@@ -80,8 +82,6 @@ def marginalize(energy: Energy, names: Sequence[str]) -> Energy:
 
 def _summed(energy: Energy, names: tuple[str, ...]) -> Energy:
     """The marginal; terms and parts that lose every variable are numbers in it."""
-    if isinstance(energy, Mixture):
-        return _of_mixture(energy, names)
     supports = energy.supports
     kept: list[Energy] = []
     groups: list[tuple[list[Energy], set[str]]] = []  # terms joined by the variables they share
@@ -102,6 +102,8 @@ def _summed(energy: Energy, names: tuple[str, ...]) -> Energy:
 
 
 def _one_group(energy: Energy, names: tuple[str, ...]) -> Energy:
+    if isinstance(energy, Mixture):
+        return _of_mixture(energy, names)
     if isinstance(energy, Marginal):  # one elimination, in whatever order suits
         energy, names = energy.energy, (*energy.names, *names)
     supports = energy.supports

@@ -37,6 +37,7 @@ class Total(Energy):
                 )
             return energy
 
+        values = {name: as_array(value) for name, value in values.items()}
         return jax.vmap(one)(self.rows)
 
     @property
