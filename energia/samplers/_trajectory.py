@@ -88,7 +88,7 @@ class Jittered(BlackJAXKernel, GradientBased, AllChains):
             "step_size": jnp.asarray(self.step_size),
             "_end": ravel_pytree(info.proposal.position)[0],
             "_velocity": self._velocity(info.proposal),
-            "_time": halton_sequence(state.random_generator_arg - 1, HALTON_BITS),
+            "_time": jnp.asarray(halton_sequence(state.random_generator_arg - 1, HALTON_BITS)),
         }
 
     def _num_steps(self, count: jax.Array) -> jax.Array:

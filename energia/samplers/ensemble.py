@@ -157,10 +157,12 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
         return super().init(energy, position, key)
 
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        # kept in units of the scale, so that tuning the scale does not change kinetic energies
+        scale: Any = self.scale
         momentum, unravel = ravel_pytree(state.momentum)
-        state = state._replace(momentum=unravel(momentum / self.scale))
+        state = state._replace(momentum=unravel(momentum / scale))
         new, info = super().step(energy, state, key)
-        momentum = ravel_pytree(new.momentum)[0] * self.scale
+        momentum = ravel_pytree(new.momentum)[0] * scale
         return new._replace(momentum=unravel(momentum)), info
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
@@ -184,8 +186,8 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
             numbers = ", ".join(f"{name}=" for name in self.unset())
             raise ValueError(
                 "MEADS is tuned by eigenvalues that pairs of chains tell, got "
-                f"num_chains={num_chains}: give {MIN_CHAINS} or more (16 are better), or its numbers "
-                f"({numbers}), or use 'nuts' or 'chees_hmc'"
+                f"num_chains={num_chains}: give {MIN_CHAINS} or more (16 are better), or its "
+                f"numbers ({numbers}), or use 'nuts' or 'chees_hmc'"
             )
         moments = Moments.start(positions)
         filled = {

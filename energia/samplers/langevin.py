@@ -181,11 +181,11 @@ class Barker(BlackJAXKernel, StepSizeTuned, GradientBased):
         return super().init(energy, position, key)
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
-        scale: Any = self.step_size * jnp.sqrt(jnp.asarray(self.inverse_mass_matrix))
+        variances: Any = self.inverse_mass_matrix
+        scale = jnp.asarray(self.step_size) * jnp.sqrt(variances)
         log_density = _clipped(log_density, MAX_TILT / scale)
         # BlackJAX multiplies a move by the root of the mass matrix, where Livingstone and Zanella
         # (appendix G) have the root of a covariance: its inverse is what it takes for one
-        variances: Any = self.inverse_mass_matrix
         return blackjax.barker(log_density, self.step_size, 1 / variances)  # pyright: ignore
 
     def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:

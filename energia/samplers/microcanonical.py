@@ -48,8 +48,8 @@ def check_turning(kernel: Kernel, position: Values) -> None:
     """Raise in fewer than two dimensions."""
     if sum(leaf.size for leaf in position.values()) < 2:
         raise ValueError(
-            f"{type(kernel).__name__} turns a vector of unit length, and {sorted(position)} has one "
-            "entry alone: use 'nuts' or 'slice'"
+            f"{type(kernel).__name__} turns a vector of unit length, and {sorted(position)} has "
+            "one entry alone: use 'nuts' or 'slice'"
         )
 
 
@@ -58,8 +58,8 @@ class MCLMC(BlackJAXKernel, GradientBased, Biased, AllChains):
     r"""Microcanonical Langevin Monte Carlo: unadjusted, and fast in many dimensions.
 
     The velocity $u$ has unit length and turns along the gradient,
-    $\dot x = u$, $\dot u = -(1 - u u^\top) \nabla E(x) / (n - 1)$, with noise that turns it by about
-    a right angle over the distance $L$. Each step is one of the minimal-norm integrator, two
+    $\dot x = u$, $\dot u = -(1 - u u^\top) \nabla E(x) / (n - 1)$, with noise that turns it by
+    about a right angle over the distance $L$. Each step is one of the minimal-norm integrator, two
     gradients, with no Metropolis step.
 
     Biased: the discretised chain's law differs from $e^{-E}$ by an amount that grows with the step
@@ -68,9 +68,9 @@ class MCLMC(BlackJAXKernel, GradientBased, Biased, AllChains):
     per cent on typical targets; `'adjusted_mclmc'` is exact.
 
     Tuned on all chains together: the step size by the scaling $\mathrm{Var}\,\Delta E \propto
-    \epsilon^6$, a diagonal inverse mass matrix to the variances, and $L = 4 \sqrt n$, four times the
-    radius of the typical set in the metric: on well scaled targets any $L$ above the radius does as
-    well, on correlated ones less is much slower.
+    \epsilon^6$, a diagonal inverse mass matrix to the variances, and $L = 4 \sqrt n$, four times
+    the radius of the typical set in the metric: on well scaled targets any $L$ above the radius
+    does as well, on correlated ones less is much slower.
 
     Args:
         L: decoherence length of the velocity, positive; None: tuned.

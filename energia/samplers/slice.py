@@ -178,9 +178,9 @@ class EllipticalSlice(Kernel, AllChains):
         for name, allowed in shapes.items():
             if (shape := getattr(self, name).shape) not in allowed:
                 raise ValueError(
-                    f"EllipticalSlice({name}=...) must have shape {' or '.join(map(str, allowed))}, "
-                    f"for the {size} entries of {sorted(position)} in unconstrained space; got "
-                    f"{shape}"
+                    f"EllipticalSlice({name}=...) must have shape "
+                    f"{' or '.join(map(str, allowed))}, for the {size} entries of "
+                    f"{sorted(position)} in unconstrained space; got {shape}"
                 )
         return EllipSliceState(position, -energy.at(position))
 
@@ -203,7 +203,8 @@ class EllipticalSlice(Kernel, AllChains):
         # Likelihoods are told relative to the chain's own, and a point that rounding cannot tell
         # from it has exactly that one: else, where log L is so large that it is rounded by more
         # than the level lies below it, the bracket shrinks to the point and never ends.
-        own = state.logdensity + jnp.sum(here**2) / 2
+        density: Any = state.logdensity
+        own = density + jnp.sum(here**2) / 2
         close = 8 * jnp.finfo(x.dtype).eps * (1 + jnp.abs(here))
 
         def log_likelihood(z: jax.Array) -> jax.Array:
@@ -215,7 +216,7 @@ class EllipticalSlice(Kernel, AllChains):
         algorithm = blackjax.elliptical_slice(log_likelihood, mean=zero, cov=one)
         start = EllipSliceState(here, jnp.zeros((), x.dtype))
         (there, relative), _ = algorithm.step(key, start)
-        log_density = (relative + own - jnp.sum(there**2) / 2).astype(state.logdensity.dtype)
+        log_density = (relative + own - jnp.sum(there**2) / 2).astype(density.dtype)
         new = EllipSliceState(place(there), log_density)
         return new, {"lp": log_density}
 

@@ -59,7 +59,7 @@ class BlackJAX(BlackJAXKernel):
     numbers: dict[str, Any]
     settings: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
-    def __init__(self, fn: Callable[..., Any], /, **parameters: Any):
+    def __init__(self, fn: Any, /, **parameters: Any):
         # BlackJAX's top-level objects cannot be hashed; the function in them can
         self.algorithm = getattr(fn, "differentiable", fn)
         if not callable(self.algorithm):
@@ -82,6 +82,10 @@ class BlackJAX(BlackJAXKernel):
                     f"BlackJAX({name}=...) must hold numbers alone, or be a function, a string or "
                     f"another value that can be hashed; got {value!r}"
                 ) from error
+
+    def replace(self, **changes: Any) -> "BlackJAX":
+        """A copy with other parameters."""
+        return BlackJAX(self.algorithm, **{**self.numbers, **dict(self.settings), **changes})
 
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
         state = super().init(energy, position, key)
@@ -108,8 +112,8 @@ class BlackJAX(BlackJAXKernel):
         wanted = list(inspect.signature(algorithm.step).parameters)
         if len(wanted) != 2:
             raise TypeError(
-                f"a step of {name} takes {tuple(wanted)}, expected a key and a state alone: kernels "
-                "that are fed minibatches have another protocol"
+                f"a step of {name} takes {tuple(wanted)}, expected a key and a state alone: "
+                "kernels that are fed minibatches have another protocol"
             )
         return algorithm
 
