@@ -216,7 +216,7 @@ POSTERIORS: dict[str, Callable[[Data], en.Energy]] = {
     "sblrc-blr": blr,
 }
 
-# Where the reference holds other parameters than the energy: its draws from ours, and ours from its.
+# Where the reference holds other parameters than the energy: how each gives the other.
 Map = Callable[[Mapping[str, Any]], dict[str, Any]]
 TO_REFERENCE: dict[str, Map] = {
     "eight_schools-eight_schools_noncentered": lambda draws: {
