@@ -31,6 +31,7 @@ def case(build: Callable[[], Case]) -> Callable[[], Case]:
 
 def brute(energy: en.Energy, names: Sequence[str], values: Values) -> jax.Array:
     """-log of the sum of exp(-E) over every joint state, one after another."""
+    values = {name: jnp.asarray(value) for name, value in values.items()}
     lists = []
     for name in names:
         support = energy.supports[name]
