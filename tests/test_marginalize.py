@@ -280,7 +280,7 @@ def test_against_enumeration(name, wide, tolerance):
         batch = {n: jnp.stack([v, 0.8 * v]) for n, v in real.items()}
         both = [jax.jit(jax.vmap(jax.value_and_grad(f)))(batch) for f in (summed, enumerated)]
         assert both[0][0].dtype == (np.float64 if wide else np.float32)
-        close(*both, tolerance)
+        close(both[0], both[1], tolerance)
 
 
 def marginal_dtype(value: Any) -> Any:
