@@ -209,7 +209,7 @@ def test_gaussian_units_then_states():
 
 def test_negative_precision():
     below = gaussians(0) - 3 * gaussians(0)
-    with pytest.raises(ValueError, match="precision -.*cannot be integrated"):
+    with pytest.raises(ValueError, match=r"precision -.*cannot be integrated"):
         below.marginalize("x").at({"h": jnp.asarray(HIDDEN)})
 
 
@@ -217,8 +217,7 @@ def test_another_support_has_no_closed_form():
     """Of spins the closed form for bits is wrong; they are enumerated."""
     spins = machine(0).constrain(h=en.Spin(H))
     energies = [
-        float(spins.at({"v": jnp.asarray(VISIBLE), "h": jnp.asarray(2 * h - 1)}))
-        for h in binary(H)
+        float(spins.at({"v": jnp.asarray(VISIBLE), "h": jnp.asarray(2 * h - 1)})) for h in binary(H)
     ]
     got = spins.marginalize("h").at({"v": jnp.asarray(VISIBLE)})
     np.testing.assert_allclose(got, -np.logaddexp.reduce(-np.array(energies)), rtol=1e-12)

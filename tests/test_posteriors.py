@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-import energia as en
 from posteriors.densities import DENSITIES
 from posteriors.models import (
     FROM_REFERENCE,
@@ -20,7 +18,9 @@ from posteriors.models import (
     logistic,
 )
 
-DRAWS = 1000
+import energia as en
+
+DRAWS = 2000  # a chain: of 1000 R-hat comes out above 1.01 now and then for sigma of sblrc-blr
 
 every = pytest.mark.parametrize("name", POSTERIORS)
 

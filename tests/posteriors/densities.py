@@ -80,7 +80,7 @@ def garch(data: Data, draw: Draw) -> float:
 def gaussian_process(data: Data, draw: Draw) -> float:
     x, rho, alpha, sigma = np.array(data["x"], float), draw["rho"], draw["alpha"], draw["sigma"]
     cov = alpha**2 * np.exp(-0.5 * (x[:, None] - x) ** 2 / rho**2) + sigma * np.eye(len(x))
-    total = stats.multivariate_normal.logpdf(data["y"], cov=cov)
+    total = stats.multivariate_normal.logpdf(data["y"], cov=cov)  # pyright: ignore[reportArgumentType]
     total += stats.gamma.logpdf(rho, 25, scale=1 / 4)
     return float(total) + normal(alpha, 0, 2) + normal(sigma, 0, 1)
 

@@ -3,7 +3,9 @@
 Each function takes the data of its posterior and gives the energy of its parameters.
 """
 
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -181,7 +183,7 @@ def hidden_markov_factors(data: Data) -> en.Energy:
     y, states = data["y"], [f"z{t}" for t in range(len(data["y"]))]
     factors = [emission.condition(y=row).rename(z=z) for row, z in zip(y, states, strict=True)]
     factors += [transition.rename(before=a, z=b) for a, b in itertools.pairwise(states)]
-    chain = sum(factors[1:], start=factors[0])
+    chain = functools.reduce(operator.add, factors)
     return (hidden_means() + chain.marginalize(*states)).constrain(
         theta1=en.Simplex(2), theta2=en.Simplex(2)
     )
@@ -216,7 +218,7 @@ POSTERIORS: dict[str, Callable[[Data], en.Energy]] = {
     "sblrc-blr": blr,
 }
 
-# Where the reference holds other parameters than the energy: its draws from ours, and ours from its.
+# Where the reference holds other parameters than the energy: how each gives the other.
 Map = Callable[[Mapping[str, Any]], dict[str, Any]]
 TO_REFERENCE: dict[str, Map] = {
     "eight_schools-eight_schools_noncentered": lambda draws: {
