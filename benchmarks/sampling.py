@@ -1,16 +1,24 @@
-"""NUTS by `en.sample` against hand-written BlackJAX, side by side in one run.
+"""NUTS by `en.sample`, by a hand-written BlackJAX loop and by NumPyro, side by side in one run.
 
-    python benchmarks/sampling.py            # warm calls, then first calls in fresh processes
-    python benchmarks/sampling.py --no-first
+    python benchmarks/sampling.py
+    python benchmarks/sampling.py --targets eight_schools --processes 1 --repeats 3
 
-Both sides: 4 chains, 1,000 warm-up steps and 1,000 draws of the same kernel on the same density,
-positions mapped to the reals by the same maps. Hand-written is `blackjax.window_adaptation` and a
-scan in one compiled function, chains by `vmap` (the usual recipe) and by `lax.map`. Times are
-medians over keys, alternated; ratios are energia / hand-written, so below 1 is faster. Runs with
-other keys adapt to other step sizes, so the number of gradients is told as well.
+All sample the same density of unconstrained positions with 4 chains, 1,000 warm-up steps and 1,000
+draws, from starts of the same law, with each library's default tuning. Hand-written is
+`blackjax.window_adaptation` and a scan in one compiled function, chains by `vmap` (the usual
+recipe) and by `lax.map`; NumPyro runs with each of its chain methods ('parallel' over 4 host
+devices that XLA is told to make), inside one `jax.jit`, which spares it compiling at every call.
+
+Each library runs in a process of its own with no compilation cache; all of them make their first
+call in turn, then their warm runs in turn, with one key a turn. Told are medians: seconds of a
+first call (compile included) and of a warm run, the smallest bulk effective sample size of all
+entries, that size by the second of the warm run, warm-up included, and gradients of the sampling
+phase by the effective draw. Numbers in brackets count seconds of the process on all cores, which
+other work on the machine disturbs less.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -18,77 +26,69 @@ import sys
 import time
 import warnings
 from importlib.metadata import version
-
-import blackjax
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-import energia as en
+from typing import Any
 
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000
-
-EFFECTS = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-ERRORS = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-
-
-def eight_schools():
-    @en.energy(mu=en.Real(), tau=en.Positive(), z=en.Real((8,)))
-    def energy(mu, tau, z):
-        prior = 0.5 * (mu / 5) ** 2 + jnp.log1p((tau / 5) ** 2) + 0.5 * jnp.sum(z**2)
-        return prior + 0.5 * jnp.sum(((EFFECTS - mu - tau * z) / ERRORS) ** 2)
-
-    def log_density(position):
-        mu, tau, z = position["mu"], jnp.exp(position["tau"]), position["z"]
-        prior = 0.5 * (mu / 5) ** 2 + jnp.log1p((tau / 5) ** 2) + 0.5 * jnp.sum(z**2)
-        likelihood = 0.5 * jnp.sum(((EFFECTS - mu - tau * z) / ERRORS) ** 2)
-        return position["tau"] - prior - likelihood
-
-    return energy, log_density, {"mu": (), "tau": (), "z": (8,)}
+TARGETS = (
+    "eight_schools",
+    "german_credit",
+    "correlated_gaussian",
+    "kidiq",
+    "ark",
+    "earnings",
+    "garch",
+)
+HAND_WRITTEN = ("blackjax vmap", "blackjax lax.map")
+NUMPYRO = ("numpyro sequential", "numpyro vectorized", "numpyro parallel")
+SIDES = ("energia", *HAND_WRITTEN, *NUMPYRO)
 
 
-def correlated_gaussian():
-    lag = np.abs(np.subtract.outer(np.arange(100), np.arange(100)))
-    precision = jnp.asarray(np.linalg.inv(0.9**lag), jnp.float32)
-    energy = en.Gaussian(jnp.zeros(100), precision=precision)
-    factor = jnp.linalg.cholesky(precision)
-
-    def log_density(position):
-        return -0.5 * jnp.sum((position["x"] @ factor) ** 2)
-
-    return energy, log_density, {"x": (100,)}
+# --- one library in its process: seconds, effective sample size and gradients of each run
 
 
-def logistic_regression():
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(1000, 25)).astype(np.float32)
-    odds = features @ generator.normal(size=25) / 2
-    labels = (generator.random(1000) < 1 / (1 + np.exp(-odds))).astype(np.float32)
+def by_energia(energy, method):
+    import numpy as np
 
-    @en.energy(weights=en.Real((25,)))
-    def model(weights, features, labels):
-        logits = features @ weights
-        return 0.5 * jnp.sum(weights**2) + jnp.sum(jax.nn.softplus(logits) - labels * logits)
+    import energia as en
 
-    def log_density(position):
-        logits = jnp.asarray(features) @ position["weights"]
-        losses = jax.nn.softplus(logits) - jnp.asarray(labels) * logits
-        return -0.5 * jnp.sum(position["weights"] ** 2) - jnp.sum(losses)
+    def run(key):
+        draws = en.sample(
+            energy, "nuts", key=key, num_chains=CHAINS, num_warmup=WARMUP, num_samples=DRAWS
+        )
+        return {n: np.asarray(x) for n, x in draws.items()}, np.asarray(draws.stats["n_steps"])
 
-    energy = model.condition(features=features, labels=labels)
-    return energy, log_density, {"weights": (25,)}
+    return run
 
 
-TARGETS = {f.__name__: f for f in (eight_schools, correlated_gaussian, logistic_regression)}
+def _potential(energy):
+    """The energy of unconstrained positions, and starts for all chains."""
+    import jax
+    import jax.numpy as jnp
 
+    from energia.energies._unconstrained import Unconstrained
 
-def hand_written(log_density, shapes, chains_by):
-    def chain(key):
-        start, tune, draw = jax.random.split(key, 3)
-        position = {
-            name: jax.random.uniform(jax.random.fold_in(start, i), shape, minval=-2.0, maxval=2.0)
-            for i, (name, shape) in enumerate(shapes.items())
+    target = Unconstrained(energy)
+
+    def starts(key):
+        keys = jax.random.split(key, len(target.supports))
+        return {
+            name: jax.random.uniform(k, (CHAINS, *support.shape), jnp.float32, -2.0, 2.0)
+            for k, (name, support) in zip(keys, target.supports.items(), strict=True)
+            if support is not None
         }
+
+    return target.at, starts
+
+
+def by_blackjax(energy, method):
+    import blackjax
+    import jax
+
+    potential, starts = _potential(energy)
+    log_density = lambda position: -potential(position)  # noqa: E731
+
+    def chain(key, position):
+        tune, draw = jax.random.split(key)
         warmup = blackjax.window_adaptation(
             blackjax.nuts, log_density, adaptation_info_fn=lambda *_: None
         )
@@ -99,98 +99,194 @@ def hand_written(log_density, shapes, chains_by):
             state, info = kernel.step(key, state)
             return state, (
                 state.position,
+                info.num_integration_steps,
                 info.acceptance_rate,
                 info.is_divergent,
                 info.energy,
-                info.num_integration_steps,
             )
 
         return jax.lax.scan(step, state, jax.random.split(draw, DRAWS))[1]
 
-    over = jax.vmap(chain) if chains_by == "vmap" else lambda keys: jax.lax.map(chain, keys)
-    compiled = jax.jit(over)
+    def one_after_another(keys, positions):
+        return jax.lax.map(lambda each: chain(*each), (keys, positions))
+
+    compiled = jax.jit(jax.vmap(chain) if method == "vmap" else one_after_another)
 
     def run(key):
-        draws = jax.block_until_ready(compiled(jax.random.split(key, CHAINS)))
-        return float(np.mean(draws[-1]))
+        key, key_start = jax.random.split(key)
+        positions, steps, *_ = compiled(jax.random.split(key, CHAINS), starts(key_start))
+        return jax.device_get((positions, steps))
 
     return run
 
 
-def by_energia(energy):
-    def run(key):
-        draws = en.sample(
-            energy, "nuts", key=key, num_chains=CHAINS, num_warmup=WARMUP, num_samples=DRAWS
-        )
-        return float(np.mean(np.asarray(draws.stats["n_steps"])))
+def by_numpyro(energy, method):
+    import jax
+    from numpyro.infer import MCMC, NUTS
 
-    return run
-
-
-def runner(target, side):
-    energy, log_density, shapes = TARGETS[target]()
-    return by_energia(energy) if side == "energia" else hand_written(log_density, shapes, side)
-
-
-def warm(target, repeats):
-    sides = ("energia", "lax.map", "vmap")
-    runs = {side: runner(target, side) for side in sides}
-    for run in runs.values():
-        run(jax.random.key(0))
-    seconds = {side: [] for side in sides}
-    steps = {side: [] for side in sides}
-    for repeat in range(repeats):
-        for side in sides:
-            began = time.perf_counter()
-            steps[side].append(runs[side](jax.random.key(repeat + 1)))
-            seconds[side].append(time.perf_counter() - began)
-    medians = {side: statistics.median(times) for side, times in seconds.items()}
-    best = min(("lax.map", "vmap"), key=medians.__getitem__)
-    texts = [
-        f"{side} {medians[side]:.3f} s ({statistics.mean(steps[side]):.1f} gradients a draw)"
-        for side in sides
-    ]
-    ratio = medians["energia"] / medians[best]
-    print(f"warm   {target}: {'; '.join(texts)}; ratio to the best ({best}) {ratio:.2f}")
-
-
-def first(target, repeats):
-    """First calls, compile included, each in a fresh process with no compilation cache."""
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    seconds = {"energia": [], "vmap": []}
-    for _ in range(repeats):
-        for side, times in seconds.items():
-            command = [sys.executable, __file__, "--one-first", target, side]
-            out = subprocess.run(command, env=environment, capture_output=True, check=True)
-            times.append(float(out.stdout.split()[-1]))
-    medians = {side: statistics.median(times) for side, times in seconds.items()}
-    ratio = medians["energia"] / medians["vmap"]
-    print(
-        f"first  {target}: energia {medians['energia']:.2f} s, vmapped window_adaptation + scan "
-        f"{medians['vmap']:.2f} s; ratio {ratio:.2f}"
+    potential, starts = _potential(energy)
+    runner = MCMC(
+        NUTS(potential_fn=potential),
+        num_warmup=WARMUP,
+        num_samples=DRAWS,
+        num_chains=CHAINS,
+        chain_method=method,
+        progress_bar=False,
     )
 
+    @jax.jit  # outside of it MCMC.run compiles its loop anew at every call
+    def compiled(key):
+        key, key_start = jax.random.split(key)
+        runner.run(key, init_params=starts(key_start), extra_fields=("num_steps",))
+        samples = runner.get_samples(group_by_chain=True)
+        return samples, runner.get_extra_fields(group_by_chain=True)["num_steps"]
 
-def main():
+    return lambda key: jax.device_get(compiled(key))
+
+
+LIBRARIES = {"energia": by_energia, "blackjax": by_blackjax, "numpyro": by_numpyro}
+
+
+def worker(target: str, side: str) -> None:
+    """Run once for each seed that comes in, and tell what came out."""
+    import jax
+    import posteriors
+    from arviz_stats.base import array_stats
+
+    from energia._types import strong_tree
+
+    warnings.simplefilter("ignore")
+    library, _, method = side.partition(" ")
+    energy = strong_tree(getattr(posteriors, target)())
+    run = LIBRARIES[library](energy, method)
+    for line in sys.stdin:
+        key = jax.random.key(int(line))
+        began, cpu_began = time.perf_counter(), time.process_time()
+        draws, steps = run(key)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        entries = [x.reshape(*x.shape[:2], -1) for x in draws.values()]
+        ess = min(
+            array_stats.ess(x[..., i].astype(float), chain_axis=0, draw_axis=1, method="bulk")
+            for x in entries
+            for i in range(x.shape[-1])
+        )
+        told = {"seconds": seconds, "cpu": cpu, "ess": float(ess), "gradients": steps.sum()}
+        print(json.dumps(told, default=float), flush=True)
+
+
+# --- all of them in turn
+
+
+def measure(target: str, sides: tuple[str, ...], processes: int, repeats: int) -> Any:
+    """First calls and warm runs of every side."""
+    first: dict[str, list] = {side: [] for side in sides}
+    warm: dict[str, list] = {side: [] for side in sides}
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    devices = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={CHAINS}"}
+    for process in range(processes):
+        workers = {}
+        for side in sides:
+            workers[side] = subprocess.Popen(
+                [sys.executable, __file__, "--worker", target, side],
+                env=environment | (devices if side == "numpyro parallel" else {}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            ask(workers[side], first[side], 1000 * process)
+        for repeat in range(repeats):
+            for side in sides:
+                ask(workers[side], warm[side], 1000 * process + repeat + 1)
+        for each in workers.values():
+            each.communicate()
+    return first, warm
+
+
+def ask(process: Any, told: list, seed: int) -> None:
+    process.stdin.write(f"{seed}\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{process.args} ended with code {process.wait()}")
+    told.append(json.loads(line))
+
+
+def median(runs: list, number: Any) -> float:
+    return statistics.median(map(number, runs))
+
+
+def report(target: str, first: Any, warm: Any) -> dict[str, float]:
+    """Print a table; the ratios of energia to the others."""
+
+    def of(runs: dict[str, list], number: Any) -> dict[str, float]:
+        return {side: median(told, number) for side, told in runs.items()}
+
+    calls, calls_cpu = (of(first, lambda run, n=n: run[n]) for n in ("seconds", "cpu"))
+    seconds, cpu, ess = (of(warm, lambda run, n=n: run[n]) for n in ("seconds", "cpu", "ess"))
+    rates = of(warm, lambda run: run["ess"] / run["seconds"])
+    rates_cpu = of(warm, lambda run: run["ess"] / run["cpu"])
+    cost = of(warm, lambda run: run["gradients"] / run["ess"])
+    for side in warm:
+        print(
+            f"{target:<20}{side:<20}{calls[side]:>7.2f} s ({calls_cpu[side]:5.2f})"
+            f"{seconds[side]:>8.3f} s ({cpu[side]:6.3f}){ess[side]:>7.0f}"
+            f"{rates[side]:>9.0f}/s ({rates_cpu[side]:6.0f}){cost[side]:>9.1f}"
+        )
+    ratios = {}
+    hand = [side for side in HAND_WRITTEN if side in warm]
+    rivals = [side for side in NUMPYRO if side in warm]
+    for unit, call, run, rate in (
+        ("", calls, seconds, rates),
+        (", CPU", calls_cpu, cpu, rates_cpu),
+    ):
+        if hand:
+            ratios[f"warm run / hand-written{unit}"] = run["energia"] / min(run[h] for h in hand)
+        if HAND_WRITTEN[0] in hand:
+            ratios[f"first call / hand-written{unit}"] = call["energia"] / call[HAND_WRITTEN[0]]
+        if rivals:
+            best = max(rate[side] for side in rivals)
+            ratios[f"ESS/s / NumPyro's best{unit}"] = rate["energia"] / best
+    for name, ratio in ratios.items():
+        print(f"{target:<20}{name}: {ratio:.2f}", flush=True)
+    return ratios
+
+
+def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--no-first", action="store_true")
-    parser.add_argument("--one-first", nargs=2, metavar=("TARGET", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--processes", type=int, default=3, help="first calls of each library")
+    parser.add_argument("--repeats", type=int, default=5, help="warm runs of each process")
+    parser.add_argument("--worker", nargs=2, metavar=("TARGET", "SIDE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", en.ConvergenceWarning)
-    if arguments.one_first:
-        run = runner(*arguments.one_first)
-        began = time.perf_counter()
-        run(jax.random.key(0))
-        print(time.perf_counter() - began)
-        return
-    packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "blackjax", "equinox", "numpy"))
-    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores; {packages}")
+    if arguments.worker:
+        return worker(*arguments.worker)
+    import jax
+    import posteriors
+
+    packages = ("jax", "blackjax", "numpyro", "equinox", "numpy")
+    versions = ", ".join(f"{p} {version(p)}" for p in packages)
+    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores; {versions}")
+    print(
+        f"{'target':<20}{'library':<20}{'first call (CPU)':>17}{'warm run (CPU)':>19}"
+        f"{'ESS':>7}{'ESS/s (CPU)':>20}{'grad/ESS':>9}",
+        flush=True,
+    )
+    ratios: dict[str, list] = {}
     for target in arguments.targets:
-        warm(target, arguments.repeats)
-    for target in () if arguments.no_first else arguments.targets:
-        first(target, max(3, arguments.repeats // 3))
+        try:
+            getattr(posteriors, target)()
+        except posteriors.NoData as missing:
+            print(f"{target:<20}skipped: {missing}")
+            continue
+        found = measure(target, tuple(arguments.sides), arguments.processes, arguments.repeats)
+        for name, ratio in report(target, *found).items():
+            ratios.setdefault(name, []).append(ratio)
+    for name, values in ratios.items():
+        print(
+            f"{name}: geometric mean {statistics.geometric_mean(values):.2f}, from "
+            f"{min(values):.2f} to {max(values):.2f}"
+        )
 
 
 if __name__ == "__main__":
