@@ -14,6 +14,7 @@ from energia.samplers import MALA, NUTS, BlockGibbs, Cycle, RandomKernel, Repeat
 from energia.testing import Target, check_sampler
 from energia.testing._targets import discrete, mixed
 
+pytestmark = pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
 KINDS = discrete()[0]
 NORMAL = Target(
     "a Gaussian",
@@ -132,7 +133,6 @@ def test_another_number_of_steps_compiles_nothing(key: jax.Array, compilations: 
     assert seen.count == 0, seen.compiled
 
 
-@pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
 def test_blocks_are_saved(key: jax.Array, tmp_path: Path) -> None:
     kernel = BlockGibbs({("x", "tau"): MALA(step_size=0.1), "z": "gibbs"})
     draws = en.sample(labelled, kernel, key=key, **SHORT)
@@ -153,7 +153,7 @@ def test_blocks_are_saved(key: jax.Array, tmp_path: Path) -> None:
         (
             ValueError,
             lambda: BlockGibbs({"x": ("nuts", 0)}),
-            "num_steps= must be at least 1, got 0",
+            "num_steps= must be at least 1",
         ),
         (ValueError, lambda: Cycle([]), "Cycle needs a kernel at least"),
         (TypeError, lambda: inspect.unwrap(Cycle)("nuts"), "takes a list of kernels, got 'nuts'"),
