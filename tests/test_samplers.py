@@ -12,6 +12,7 @@ import pytest
 import energia as en
 from energia.energies._unconstrained import Unconstrained
 from energia.testing import Target, check_sampler
+from energia.testing._targets import enumerate_target
 
 MEAN, PRECISION, STEP = np.array([1.0, -1.0]), np.array([1.0, 4.0]), 0.2
 
@@ -137,6 +138,11 @@ class Flip(Metropolis, en.samplers.DiscreteSpace):
 
 
 SCALE = jnp.ones(())
+SPINS = enumerate_target(
+    "three spins",
+    en.Ising(3, coupling=[0.7, -0.5], field=[0.3, -0.2, 0.1], edges=[[0, 1], [1, 2]]),
+    {"E x[0] x[1]": lambda x: x[0] * x[1]},
+)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,7 @@ SCALE = jnp.ones(())
     ids=["random walk", "tuned on all chains", "spins"],
 )
 def test_kernel_from_outside(kernel: en.samplers.Kernel) -> None:
-    targets = [normal()] if type(kernel) is Metropolis else None
+    targets = {Metropolis: [normal()], Flip: [SPINS]}.get(type(kernel))
     check_sampler(kernel, targets=targets)
 
 

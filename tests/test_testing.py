@@ -1,6 +1,8 @@
 """`en.testing.check_energy` accepts what keeps the laws and rejects what breaks one."""
 
 import inspect
+import itertools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +14,7 @@ import pytest
 import energia as en
 from energia.testing import Target, check_energy
 from energia.testing._targets import continuous, discrete, functionals
+from energia.testing._targets import mixed as mixed_target
 
 
 class Flawed(en.Energy):
@@ -127,10 +130,36 @@ def test_moments_of_normals(target: Target) -> None:
     check_moments(target, {"x": points})
 
 
-def test_moments_of_spins() -> None:
-    (target,) = discrete()
-    states = np.array([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)], float)
-    check_moments(target, {"s": states})
+@pytest.mark.parametrize("target", discrete(), ids=lambda target: target.name)
+def test_moments_of_discrete_variables(target: Target) -> None:
+    supports: Any = target.energy.supports
+    entries = [math.prod(support.shape) for support in supports.values()]
+    each = [s.states for s, n in zip(supports.values(), entries, strict=True) for _ in range(n)]
+    table = np.array(list(itertools.product(*each)))
+    columns = np.split(table, np.cumsum(entries)[:-1], axis=1)
+    points = {
+        name: column.reshape(-1, *support.shape).astype(support.dtype)
+        for (name, support), column in zip(supports.items(), columns, strict=True)
+    }
+    check_moments(target, points)
+
+
+def test_moments_beside_labels() -> None:
+    target = mixed_target()
+    grid = (np.arange(300) + 0.5) / 300
+    x, tau = (axis.ravel() for axis in np.meshgrid(14 * grid - 6, 30 * grid**2))
+    density = np.tile(2 * grid[:, None], (1, 300)).ravel()  # of the grid of tau
+    weights, points = [], {"x": [], "tau": [], "z": []}
+    for z in range(3):
+        values = {"x": x, "tau": tau, "z": np.full(x.size, z, np.int32)}
+        energies = jax.vmap(target.energy.at)({n: jnp.asarray(v) for n, v in values.items()})
+        weights.append(density * np.exp(-np.asarray(energies, float)))
+        for name, value in values.items():
+            points[name].append(value)
+    law = np.concatenate(weights) / np.sum(weights)
+    draws = {n: jnp.asarray(np.concatenate(v))[None] for n, v in points.items()}
+    for text, (values, expected) in functionals(target, draws).items():
+        assert law @ values[0] == pytest.approx(expected, abs=5e-3), text
 
 
 def test_moments_of_bounded_variables() -> None:

@@ -18,9 +18,9 @@ class Graph(eqx.Module):
 
     shape: tuple[int, ...] = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
-    edges: jax.Array | None = constant()
     colours: tuple[int, ...] = eqx.field(static=True)
     """A number for each entry of the flattened array, another one for neighbours."""
+    edges: jax.Array | None = constant()
 
     def __init__(self, shape: int | Sequence[int], periodic: bool, edges: Any):
         self.shape, self.periodic = as_shape(shape), bool(periodic)

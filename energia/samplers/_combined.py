@@ -124,11 +124,11 @@ class Combined(Kernel):
 # --- the parts
 
 
-def given(energy: Energy, names: Sequence[str], position: Starts) -> tuple[Energy, Values]:
+def given(energy: Energy, names: Sequence[str], position: Starts) -> tuple[Energy, dict[str, Any]]:
     """The energy of some variables given the others, and their values."""
     others = {name: value for name, value in position.items() if name not in names}
     own = {name: position[name] for name in names}
-    return energy.condition(**others) if others else energy, own  # pyright: ignore
+    return energy.condition(**others) if others else energy, own
 
 
 def move(

@@ -122,7 +122,7 @@ def prepare(
     method: _driver.Method,
     starts: dict[str, np.ndarray],
     seeds: list[np.random.SeedSequence],
-    collect: Callable[..., Any] | None,
+    collect: Any,
 ) -> tuple[_driver.Run, _driver.Chain]:
     """Check everything, find starts, and set up the chains before their first step."""
     if not energy.variables:
@@ -146,7 +146,7 @@ def prepare(
     return run, _driver.Chain(states, kernels, tuning)
 
 
-def _collect(function: Callable[..., Any], energy: Energy) -> _driver.Collect:
+def _collect(function: Any, energy: Energy) -> _driver.Collect:
     """The function with the names of what it takes, if it fits the energy."""
     if not callable(function):
         raise TypeError(f"collect= takes a function of the variables, got {function!r}")

@@ -182,9 +182,7 @@ def load(
         kept = eqx.filter_eval_shape(_kept, run, chains.state.position)
         found = {name: value.shape[:1] + value.shape[2:] for name, value in positions.items()}
         if (given := {name: value.shape for name, value in kept.items()}) != found:
-            raise ValueError(
-                f"{path} holds {found}, collect= gives {given}: it is another function"
-            )
+            raise ValueError(f"{path} holds {found}, but collect= gives {given}")
     return Draws(
         energy=energy,
         sampler=kernel,

@@ -229,7 +229,7 @@ def _start(kernel: Kernel, target: Target, key: jax.Array) -> tuple[Unconstraine
 # --- the draws
 
 
-def _run(kernel: Kernel, target: Target, key: jax.Array, thin: int = 1, **counts: int) -> Draws:
+def _run(kernel: Kernel, target: Target, key: jax.Array, thin: int = 1, **counts: Any) -> Draws:
     """`en.sample`, by one program whatever the counts."""
     counts = {"num_warmup": max(WARMUP, 50 * thin), "num_samples": DRAWS} | counts
     with warnings.catch_warnings():
