@@ -12,7 +12,7 @@ from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 from jax.flatten_util import ravel_pytree
 
 METRICS = ("auto", "diagonal", "dense", "low_rank")
-DENSE_SIZE = 100  # the largest for which 'auto' is dense
+DENSE_SIZE = 32  # for 'auto': beyond, products with the matrix outweigh gradients of cheap energies
 MIN_DRAWS = 10  # of an estimate
 LARGEST_WEIGHT = 1 - 1e-5  # of correlations: keeps the estimate positive definite in 32 bits
 MAX_RANK = 10

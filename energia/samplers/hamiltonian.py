@@ -89,7 +89,7 @@ class HMC(_Hamiltonian):
         metric: what is tuned where `inverse_mass_matrix` is None: 'diagonal' (variances), 'dense'
             (covariances, shrunk to the diagonal while draws are few; costs n² a step and n³ a
             transition), 'low_rank' (a diagonal and ten directions, from draws and gradients), or
-            'auto': dense for n up to 100, else diagonal.
+            'auto': dense for n up to 32, else diagonal.
         num_integration_steps: leapfrog steps a transition, at least 1.
         step_size_jitter: $j$, in [0, 1); 0: every transition has the same step size.
         target_acceptance_rate: in (0, 1).
@@ -144,7 +144,7 @@ class NUTS(_Hamiltonian, VariableLength):
         metric: what is tuned where `inverse_mass_matrix` is None: 'diagonal' (variances), 'dense'
             (covariances, shrunk to the diagonal while draws are few; costs n² a step and n³ a
             transition), 'low_rank' (a diagonal and ten directions, from draws and gradients), or
-            'auto': dense for n up to 100, else diagonal.
+            'auto': dense for n up to 32, else diagonal.
         target_acceptance_rate: in (0, 1); raise it where transitions diverge.
         max_num_doublings: a trajectory has at most 2 to this power leapfrog steps.
 
