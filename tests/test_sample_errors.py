@@ -73,7 +73,7 @@ TYPE_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"num_chains": True}, "num_chains= must be an integer, got True"),
     (
         {"energy": mixed},
-        r"NUTS moves along gradients, and 's' is discrete \(binary \(3,\)\): draw it",
+        r"NUTS moves along gradients, and 's' is discrete \(binary \(3,\)\): dra",
     ),
     ({"energy": mixed}, r"'s' is discrete .*, or fix it with \.condition\(s=...\)"),
     ({"energy": mixed, "sampler": "langevin"}, "Langevin moves along gradients, and 's' is dis"),
