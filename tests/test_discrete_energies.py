@@ -139,7 +139,8 @@ def test_free_energy_of_a_machine(name: str) -> None:
     energies: Any = jax.vmap(lambda a: jax.vmap(lambda b: MACHINE.at({other: a, name: b}))(summed))(
         kept
     )
-    exact = -logsumexp(-np.asarray(energies, float), axis=1)
+    log_sums: Any = logsumexp(-np.asarray(energies, float), axis=1)
+    exact = -log_sums
     free = MACHINE.marginalize(name)
     np.testing.assert_allclose(jax.vmap(free)(kept), exact, rtol=1e-5)
     weights, b, c = MACHINE.weights, MACHINE.visible_bias, MACHINE.hidden_bias
