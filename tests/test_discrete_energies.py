@@ -109,7 +109,7 @@ def test_conditionals_by_colour(energy: en.Energy) -> None:
     (name,) = energy.variables
     support: Any = energy.supports[name]
     x = support.draw(jax.random.key(3))
-    factors = energy._factorize(name, {name: x})
+    factors: Any = energy._factorize(name, {name: x})
     if factors is None:  # a function of the variable hides what is independent
         assert "f(" in str(energy)
         return
@@ -122,7 +122,9 @@ def test_conditionals_by_colour(energy: en.Energy) -> None:
     colours = np.array(factors.colours)
     for entry in range(x.size):
         state = next(s for s in support.states if s != float(x.ravel()[entry]))
-        moved = energy._factorize(name, {name: x.ravel().at[entry].set(state).reshape(x.shape)})
+        moved: Any = energy._factorize(
+            name, {name: x.ravel().at[entry].set(state).reshape(x.shape)}
+        )
         same = np.nonzero(colours == colours[entry])[0]
         np.testing.assert_allclose(moved.logits.reshape(x.size, -1)[same], flat[same], atol=1e-6)
 
@@ -134,8 +136,11 @@ def test_conditionals_by_colour(energy: en.Energy) -> None:
 def test_free_energy_of_a_machine(name: str) -> None:
     other = "v" if name == "h" else "h"
     summed, kept = states(MACHINE.supports[name]), states(MACHINE.supports[other])
-    energies = jax.vmap(lambda a: jax.vmap(lambda b: MACHINE.at({other: a, name: b}))(summed))(kept)
-    exact = -logsumexp(-np.asarray(energies, float), axis=1)
+    energies: Any = jax.vmap(lambda a: jax.vmap(lambda b: MACHINE.at({other: a, name: b}))(summed))(
+        kept
+    )
+    log_sums: Any = logsumexp(-np.asarray(energies, float), axis=1)
+    exact = -log_sums
     free = MACHINE.marginalize(name)
     np.testing.assert_allclose(jax.vmap(free)(kept), exact, rtol=1e-5)
     weights, b, c = MACHINE.weights, MACHINE.visible_bias, MACHINE.hidden_bias

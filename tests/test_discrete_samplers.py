@@ -80,8 +80,9 @@ class FlawedGibbs(Gibbs):
             first = {}
             for name, new in zip(energy.variables, states, strict=True):
                 given_others = {n: x for n, x in state.position.items() if n != name}
-                factors = energy._factorize(name, {**given_others, name: new.position[name]})
-                drawn = factors.draw(jax.random.fold_in(key, len(first)), energy.supports[name])
+                factors: Any = energy._factorize(name, {**given_others, name: new.position[name]})
+                support: Any = energy.supports[name]
+                drawn = factors.draw(jax.random.fold_in(key, len(first)), support)
                 first[name] = drawn.astype(new.position[name].dtype)
             return type(state)(first), {}
         sound = Categorical.draw_positions
@@ -137,11 +138,12 @@ class StaleBlocks(BlockGibbs):
         return CombinedState(position, tuple(parts)), {**told(infos), "lp": -energy.at(position)}
 
     def _with(self, kernels):
-        return StaleBlocks(tuple((n, k) for (n, _), k in zip(self.blocks, kernels, strict=True)))
+        blocks: Any = self.blocks
+        return StaleBlocks(tuple((n, k) for (n, _), k in zip(blocks, kernels, strict=True)))
 
 
 def test_stale_cache() -> None:
-    blocks = {("x", "tau"): en.samplers.MALA(step_size=0.3), "z": "gibbs_with_gradients"}
+    blocks: Any = {("x", "tau"): en.samplers.MALA(step_size=0.3), "z": "gibbs_with_gradients"}
     check_sampler(BlockGibbs(blocks), targets=[mixed()])
     with pytest.raises(AssertionError, match=r"exactly .* \(z = [-+]\d"):
         check_sampler(StaleBlocks(blocks), targets=[mixed()])
@@ -169,7 +171,7 @@ def test_uncorrected_langevin_follows_its_own_law() -> None:
         matrix[row] = np.prod(np.where(moved, flip, 1.0) / (1 + flip), axis=1)
     np.testing.assert_allclose(matrix.sum(1), 1)
     values, vectors = np.linalg.eig(matrix.T)
-    law = np.real(vectors[:, np.argmax(values.real)])
+    law = np.real(vectors[:, np.argmax(np.real(values))])
     law /= law.sum()
     mean = law @ states
     pair = {"E s[0] s[1]": (lambda s: s[0] * s[1], float(law @ (states[:, 0] * states[:, 1])))}
