@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 METRICS = ("auto", "diagonal", "dense", "low_rank")
 DENSE_SIZE = 32  # for 'auto': beyond, products with the matrix outweigh gradients of cheap energies
+PAYING = 0.5  # squared correlations of an entry, from which 'auto' keeps them
 MIN_DRAWS = 10  # of an estimate
 LARGEST_WEIGHT = 1 - 1e-5  # of correlations: keeps the estimate positive definite in 32 bits
 MAX_RANK = 10
@@ -26,9 +27,15 @@ class Moments(eqx.Module):
     The foreground began one window before the background, so that the estimate never starts from
     nothing. Of n draws in d dimensions the correlations are kept with the weight
     $1 - (d/n)^2$, none below n = d: shrunk towards the diagonal, which few draws can tell.
+
+    Where `selective`, they are kept only if they pay: if for some entry the squared correlations
+    with all others sum to more than one half, taken as products of those of the two windows.
+    Weaker ones buy little, and those of one arm of a banana, which the other arm does not have,
+    make a metric that is worse than none.
     """
 
     inverse_mass_matrix: Any
+    selective: bool = eqx.field(static=True)
     foreground: WelfordAlgorithmState
     background: WelfordAlgorithmState
 
@@ -37,7 +44,7 @@ class Moments(eqx.Module):
         draw, _ = ravel_pytree(state.position)
         update = welford_algorithm(self.inverse_mass_matrix.ndim == 1)[1]
         windows = update(self.foreground, draw), update(self.background, draw)
-        return Moments(self.inverse_mass_matrix, *windows)
+        return Moments(self.inverse_mass_matrix, self.selective, *windows)
 
     def advance(self, step: jax.Array, adapting: jax.Array, window_ends: jax.Array) -> "Moments":
         """With the estimate of now, while it adapts, and the next window where one ends."""
@@ -49,7 +56,7 @@ class Moments(eqx.Module):
             (self.background, fresh),
             (self.foreground, self.background),
         )
-        return Moments(estimate, *windows)
+        return Moments(estimate, self.selective, *windows)
 
     def _estimate(self) -> jax.Array:
         count = jnp.maximum(self.foreground.sample_size, 2)
@@ -59,7 +66,26 @@ class Moments(eqx.Module):
         variance = _positive(jnp.diag(covariance), jnp.diag(self.inverse_mass_matrix))
         size = len(variance)
         weight = jnp.clip(1 - (size / count) ** 2, 0, LARGEST_WEIGHT)
+        if self.selective:
+            weight = jnp.where(self._pays(), weight, 0)
         return jnp.where(jnp.eye(size, dtype=bool), jnp.diag(variance), weight * covariance)
+
+    def _pays(self) -> jax.Array:
+        """Whether correlations are strong, and the same in both windows."""
+        whole, new = self.foreground, self.background
+        older = whole.sample_size - new.sample_size
+        total = whole.sample_size * whole.mean - new.sample_size * new.mean
+        gap = new.mean - total / jnp.maximum(older, 1)
+        between = older * new.sample_size / jnp.maximum(whole.sample_size, 1)
+        before = _correlations(whole.m2 - new.m2 - between * jnp.outer(gap, gap))
+        since = jnp.where(4 * new.sample_size < older, before, _correlations(new.m2))
+        both = jnp.where(jnp.eye(len(gap), dtype=bool), 0, before * since)
+        return (older > 0) & (jnp.max(jnp.sum(both, axis=1)) > PAYING)
+
+
+def _correlations(scatter: jax.Array) -> jax.Array:
+    scale = jnp.sqrt(jnp.maximum(jnp.diag(scatter), jnp.finfo(scatter.dtype).tiny))
+    return jnp.clip(scatter / jnp.outer(scale, scale), -1, 1)
 
 
 def _positive(variance: jax.Array, before: jax.Array) -> jax.Array:
@@ -107,7 +133,7 @@ def metric_init(metric: str, size: int) -> Moments | LowRank:
     unit = np.eye(size) if dense else np.ones(size)
     start = np.zeros(size), np.zeros_like(unit), 0
     empty = WelfordAlgorithmState(*start)
-    return Moments(unit, empty, empty)
+    return Moments(unit, metric == "auto", empty, empty)
 
 
 def metric_update(metric: Any, states: Any, moved: jax.Array) -> Any:
