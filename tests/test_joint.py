@@ -133,6 +133,7 @@ EXACT = [
 def tuned(name: str) -> tuple[Kernel, Model]:
     """The kernel with the numbers that a short run on one data set gives it."""
     kernel = en.samplers.registry.get(name)()
+    assert isinstance(kernel, Kernel)
     model = LABELS if isinstance(kernel, DiscreteSpace) else NORMALS
     key = jax.random.key(1)
     y = model.data(key, model.prior(jax.random.key(2)))

@@ -160,6 +160,9 @@ class Draws(Mapping[str, Any]):
                 self.run, self.chain_keys, self.chains, begin, end, lambda n: bar(n * per_call)
             )
         positions, stats = seen["position"], seen["stats"]
+        order = {name: index for index, name in enumerate(self.run.target.variables)}
+        names = sorted(positions, key=lambda name: order.get(name, len(order)))  # JAX sorts names
+        positions = {name: positions[name] for name in names}
         if self.num_samples:
             positions = {n: np.concatenate([self.positions[n], positions[n]], 1) for n in positions}
             stats = {n: np.concatenate([self._stats[n], stats[n]], 1) for n in stats}
