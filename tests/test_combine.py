@@ -1,6 +1,7 @@
 """Kernels made of kernels."""
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,33 @@ def test_untuned(key: jax.Array) -> None:
             en.sample(NORMAL.energy, make(), key=key, num_warmup=0)
     with pytest.raises(ValueError, match="none of the default targets: give targets="):
         check_sampler(BlockGibbs({"x": "nuts", "w": "gibbs"}))
+
+
+def test_lengths_go_on_varying_inside_a_combination(key: jax.Array) -> None:
+    """One length of 4 pi for all trajectories would bring a standard normal back to its start."""
+    chees = en.samplers.ChEESHMC(
+        step_size=0.1, trajectory_length=4 * np.pi, inverse_mass_matrix=jnp.ones(4)
+    )
+    energy = en.Gaussian(jnp.zeros(4))
+    for sampler in (Cycle([chees]), BlockGibbs({"x": chees}), RandomKernel([chees, "mala"])):
+        draws = en.sample(energy, sampler, key=key, num_warmup=100, num_samples=500)
+        assert draws.diagnose(show=False).max_rhat < 1.05
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        BlockGibbs({"x": ("mala", 2)}),
+        Cycle(["mala", Repeat("hmc", 2)]),
+        RandomKernel(["mala", "barker"], weights=[0.3, 0.7]),
+    ],
+    ids=["repeats", "cycle", "random"],
+)
+def test_saved_and_loaded_by_the_energy_alone(sampler: Any, tmp_path: Any, key: jax.Array) -> None:
+    energy = en.Gaussian(jnp.zeros(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", en.ConvergenceWarning)
+        draws = en.sample(energy, sampler, key=key, num_warmup=50, num_samples=20)
+        draws.save(tmp_path / "draws.npz")
+        again = en.Draws.load(tmp_path / "draws.npz", energy=energy).extend(10)
+        np.testing.assert_array_equal(again["x"], draws.extend(10)["x"])

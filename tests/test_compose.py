@@ -234,7 +234,7 @@ PRINTED = [
     ),
     (
         (G + 2 * three.condition(y=2).rename(x="a")).rename(a="b").condition(b=1.0),
-        "Gaussian(x) + 2·three(a=1.0, y=2, z)  [x: real (2,); 3 parameters]",
+        "Gaussian(x) + 2·three(b=1.0, y=2, z)  [x: real (2,); 3 parameters]",
     ),
     (
         en.mixture([G, 0.5 * W], weights=[1, 3]),

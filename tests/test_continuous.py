@@ -383,3 +383,17 @@ def test_other_numbers_of_a_blackjax_algorithm(key: jax.Array, compilations: Cou
 def test_blackjax_misuse(make: Callable[[], S.Sampler], message: str, key: jax.Array) -> None:
     with pytest.raises(TypeError, match=message):
         en.sample(joint, make(), key=key, num_warmup=0)
+
+
+def test_a_log_likelihood_is_no_log_density() -> None:
+    with pytest.raises(ValueError, match=r"loglikelihood.*use 'elliptical_slice'"):
+        en.samplers.BlackJAX(blackjax.elliptical_slice, mean=jnp.zeros(3), cov=jnp.eye(3))
+
+
+def test_barker_refuses_where_the_energy_is_nan(key: jax.Array) -> None:
+    @en.energy(x=en.Real((2,)))
+    def half(x):
+        return jnp.where(x[0] > 1, jnp.nan, 0.5 * jnp.sum(x**2))
+
+    draws = en.sample(half, "barker", key=key, init=np.zeros(2))
+    assert np.isfinite(np.asarray(draws.stats["acceptance_rate"])).all()

@@ -259,7 +259,7 @@ def test_torus(sampler: str, key: jax.Array) -> None:
 
     model = en.Ising((5, 5), coupling=0.2, field=0.2)
     draws = en.sample(
-        model, sampler, key=key, num_chains=64, num_samples=1000, thin=10, collect=collect
+        model, sampler, key=key, num_chains=64, num_samples=1000, thin=25, collect=collect
     )
     for name, exact in (("spin", 0.482970), ("edge", 0.368767)):
         values = np.asarray(draws[name], float)

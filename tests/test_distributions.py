@@ -170,9 +170,11 @@ def test_parameters_may_be_numbers_variables_or_functions(name, case):
     assert computed.variables == ("y", "scale", "half")
     got = computed(y=y, scale=jnp.array(3.0), half=numbers[first] / 2)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    unknown = make("y", **{n: f"the_{n}" for n in numbers})
-    assert unknown.supports["y"] is None
-    np.testing.assert_allclose(unknown.at({"y": y, **values}), expected, rtol=1e-6)
+    alone = make("y", **{n: f"the_{n}" for n in numbers})  # a scalar, unless draws are arrays
+    support = alone.supports["y"]
+    assert (support is None) == (y.ndim > 0 or name in ("Discrete", "OrderedLogistic"))
+    assert support is None or support.shape == ()
+    np.testing.assert_allclose(alone.at({"y": y, **values}), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -241,11 +243,20 @@ def test_bounds_that_are_variables_are_sampled_inside(key):
     assert abs(np.mean(b) - 0.25) < 0.03
 
 
-def test_an_unknown_shape_is_no_excuse_to_leave_the_support():
-    energy = en.HalfNormal("s", "tau")
-    assert energy(s=-1.0, tau=1.0) == jnp.inf
-    assert energy(s=1.0, tau=1.0) == en.HalfNormal(1.0)(1.0)
-    assert en.Bernoulli("z", "p")(z=jnp.array([0.0, 0.5]), p=0.3) == jnp.inf
+def test_an_unknown_support_is_no_excuse_to_leave_it():
+    energy = en.Dirichlet("s", "alpha")
+    inside, outside = jnp.array([0.5, 0.5]), jnp.array([-0.5, 1.5])
+    assert energy(s=outside, alpha=jnp.ones(2)) == jnp.inf
+    assert energy(s=inside, alpha=jnp.ones(2)) == en.Dirichlet(jnp.ones(2))(inside)
+
+
+def test_a_scalar_unless_a_shape_is_said():
+    assert en.HalfNormal("s", "tau").supports["s"] == en.Positive()
+    assert en.Normal("y", "mu", jnp.ones(3)).supports["y"] == en.Real(3)
+    with pytest.raises(ValueError, match=r"shape= says what one value is.*\(8,\).*\(\)"):
+        en.Normal("theta", "mu", 1.0)(theta=0.0, mu=jnp.zeros(8))
+    with pytest.raises(ValueError, match=r"outside its support natural .* -1.* at index \(1,\)"):
+        en.total(en.Poisson("y", "rate"), y=[1, -1])
 
 
 def test_eight_schools_reads_like_the_model():
@@ -259,7 +270,7 @@ def test_eight_schools_reads_like_the_model():
     assert E.variables == ("mu", "tau", "theta")
     assert str(E) == (
         "Normal(mu | loc=0.0, scale=5.0) + HalfCauchy(tau | scale=5.0) + Normal(theta | mu, tau) + "
-        "Normal(x=[28.  8. -3.] | theta, scale=[15. 10. 16.])  "
+        "Normal(y=[28.  8. -3.] | theta, scale=[15. 10. 16.])  "
         "[mu: real (), tau: positive (), theta: real (3,); 0 parameters]"
     )
     theta = np.array([1.0, 2.0, 3.0])

@@ -72,6 +72,8 @@ def test_the_energy_is_numpyros_log_density_and_keeps_the_laws(name):
     values = {n: trace[n]["value"] for n in energy.variables}
     assert energy.at(values) == -log_density(model, args, kwargs, values)[0]
     en.testing.check_energy(energy)
+    if "count" in values:  # NumPyro has no flat site for counts without an end
+        energy = energy.constrain(count=en.Categorical(100))
     again = en.interop.to_numpyro(energy)
     np.testing.assert_allclose(log_density(again, (), {}, values)[0], -energy.at(values), rtol=1e-6)
 
@@ -241,3 +243,26 @@ def test_from_log_density():
 def test_errors_of_log_densities(supports, error, message):
     with pytest.raises(error, match=message):
         en.from_log_density(lambda x, y: x + y, supports)
+
+
+def test_bounds_beside_discrete_sites_are_refused():
+    @en.energy(a=en.Interval(0, 1), b=en.Interval(lambda a: a, 1), k=en.Binary())
+    def bounded(a, b, k):
+        return a + b - k
+
+    with pytest.raises(ValueError, match=r"beside the discrete \['k'\].*marginalize\('k'\)"):
+        en.interop.to_numpyro(bounded)
+
+
+def test_models_index_by_bernoulli_sites():
+    def model(y):
+        mu: Any = numpyro.sample("mu", dist.Normal(0, 5).expand([2]).to_event(1))
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        numpyro.sample("y", dist.Normal(mu[z], 1.0), obs=y)
+
+    y = np.arange(3.0)
+    energy, mu = en.interop.from_numpyro(model, y), jnp.array([0.5, -1.0])
+    logs = [log_density(model, (y,), {}, {"mu": mu, "z": jnp.array(z)})[0] for z in (0, 1)]
+    np.testing.assert_allclose(
+        energy.marginalize("z").at({"mu": mu}), -jnp.logaddexp(*logs), rtol=1e-6
+    )

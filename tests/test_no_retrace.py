@@ -21,15 +21,22 @@ def coupled(x, y):
     return jnp.sum((x - y) ** 2)
 
 
-def energy(number: float) -> en.Energy:
+@en.energy(x=en.Spin((2,)))
+def spins(x, y):
+    return jnp.sum(x * y) + x[0] * x[1]
+
+
+def energy(number: float, sampler: Any = None) -> en.Energy:
     """A composite, so that weights and conditioned values are among the other numbers."""
+    if sampler in ("gibbs", "gibbs_with_gradients", "discrete_langevin"):
+        return number * spins.condition(y=np.full(2, number))
     prior = en.Gaussian([number, -number], scale=[number, 0.5])
     return prior + number * coupled.condition(y=np.full(2, number))
 
 
 def run(sampler: Any, number: float = 1.0, seed: int = 0, **options: Any) -> en.Draws:
     options = {"num_warmup": 30, "num_samples": 10} | options
-    return en.sample(energy(number), sampler, key=jax.random.key(seed), **options)
+    return en.sample(energy(number, sampler), sampler, key=jax.random.key(seed), **options)
 
 
 @pytest.fixture(autouse=True)

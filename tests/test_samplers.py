@@ -311,6 +311,12 @@ def test_langevin_step() -> None:
         (lambda: en.samplers.HMC(num_integration_steps=0), "num_integration_steps= must be at"),
         (lambda: en.samplers.HMC(step_size_jitter=1.0), "must lie in \\[0, 1\\), got 1"),
         (lambda: en.samplers.HMC(inverse_mass_matrix=[1.0, 0.0]), "inverse_mass_matrix=...\\) mus"),
+        (
+            lambda: en.samplers.NUTS(inverse_mass_matrix=np.triu(np.ones((3, 3)))),
+            "must be symmetric",
+        ),
+        (lambda: en.samplers.HMC(inverse_mass_matrix=-np.eye(2)), "must be positive definite"),
+        (lambda: en.samplers.NUTS(inverse_mass_matrix=np.ones((2, 3))), "must be a square matrix"),
         (lambda: en.samplers.NUTS(metric="full"), "metric=...\\) must be one of .*, got 'full'"),
     ],
 )

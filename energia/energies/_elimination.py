@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from energia.energies._algebra import add
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors, logsumexp
-from energia.supports import Discrete, Support
+from energia.supports import Discrete, Natural, Support
 
 LARGEST = 2**20  # states enumerated at once
 CHUNK = 2**12  # states whose energies are held at once
@@ -51,7 +51,13 @@ def plan(energy: Energy, names: Sequence[str], shapes: Mapping[str, jax.ShapeDty
             terms.append(_FreeEnergy(joint, name))
             left.remove(name)
     for name in left:
-        if not isinstance(supports[name], Discrete):
+        support = supports[name]
+        if isinstance(support, Natural):
+            raise ValueError(
+                f"marginalize({name!r}): {name!r} is {support}, and has no largest value to sum up "
+                f"to: give it one, .constrain({name}=en.Categorical(100)) for counts below 100"
+            )
+        if not isinstance(support, Discrete):
             raise ValueError(
                 f"marginalize({name!r}): {name!r} is {supports[name]}, and no closed form is known "
                 f"for it in {energy._formula()}: draw it beside the others with en.sample, whose "
@@ -108,7 +114,8 @@ def _too_large(
     return (
         f"marginalize({name!r}) would enumerate {count} states of {listed} in "
         f"{energy._formula()}; at most {LARGEST:,} are. No closed form is known: write the energy "
-        "as a sum of terms that each hold few of the variables, give its class a closed form "
+        "as a sum of terms that each hold few of the variables (labels of rows: the energy of one "
+        f"row, en.total(E.marginalize({name!r}), y=Y)), give its class a closed form "
         f"(_factorize), or draw {name!r} beside the others with 'gibbs'"
     )
 

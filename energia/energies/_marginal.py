@@ -61,6 +61,10 @@ class Marginal(Energy):
 
 def marginalize(energy: Energy, names: Sequence[str]) -> Energy:
     """See `Energy.marginalize`."""
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(
+            f"marginalize() takes names one by one, marginalize('a', 'b'); got {wrong[0]!r}"
+        )
     names = tuple(dict.fromkeys(names))
     check_known(energy, dict.fromkeys(names), "marginalize")
     supports = energy.supports

@@ -33,6 +33,8 @@ class _Value(eqx.Module):
     """A variable replaced by a fixed value."""
 
     value: jax.Array = constant()
+    label: str = eqx.field(default="", static=True)
+    """What the variable was called by whoever fixed it; nothing for a constant of a class."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,8 +152,8 @@ class Substituted(Energy):
             match replacement:
                 case _Name(name=new):
                     inner[name] = outer.get(new, new)
-                case _Value(value=value):
-                    inner[name] = f"{name}={_short(value)}"
+                case _Value(value=value, label=label):
+                    inner[name] = f"{label or name}={_short(value)}"
                 case _:
                     sources = (outer.get(source, source) for source in replacement.names)
                     inner[name] = f"{name}=f({', '.join(sources)})"
@@ -170,7 +172,7 @@ def condition(energy: Energy, values: Mapping[str, Any]) -> Substituted:
         there = energy._support_at(name, fixed)  # its bounds are fixed beside it, or were before
         if isinstance(there, Interval) and all(map(is_concrete, (value, there.low, there.high))):
             check_inside(np.asarray(value), there, f"condition({name}=...)")
-    return _replace(energy, {name: _Value(value) for name, value in fixed.items()})
+    return _replace(energy, {name: _Value(value, name) for name, value in fixed.items()})
 
 
 def rename(energy: Energy, names: Mapping[str, str]) -> Substituted:

@@ -132,7 +132,11 @@ class Distribution(Energy):
 def _check_fits(law: str, batch: Shape, event: Shape, shape: Shape) -> None:
     if shape[len(shape) - len(event) :] != event or len(shape) < len(event):
         raise ValueError(f"{law} has draws of shape {event} in the last axes, got shape {shape}")
-    check_broadcast(batch, shape[: len(shape) - len(event)], f"{law}: the parameters, together")
+    check_broadcast(
+        batch,
+        shape[: len(shape) - len(event)],
+        f"{law} (shape= says what one value is): parameters",
+    )
 
 
 # --- constructors
@@ -154,6 +158,8 @@ def _construct(law: Law, args: tuple[Any, ...], shape: Any, kwargs: Mapping[str,
         if known is None:
             known = batch + event
         _check_fits(law.name, batch, event, known)
+    elif known is None and law.event == 0:
+        known = np.broadcast_shapes(*(_batch(law, p, v.shape) for p, v in numbers.items()))
     if known is not None and len(known) < law.event:
         raise ValueError(f"{law.name} has draws of {law.event} axes, got shape={known}")
     if known is not None:
@@ -166,6 +172,11 @@ def _construct(law: Law, args: tuple[Any, ...], shape: Any, kwargs: Mapping[str,
         old: value for old, value in new.items() if not (isinstance(value, str) and value == old)
     }
     return replace(energy, new) if new else energy
+
+
+def _batch(law: Law, parameter: str, shape: Shape) -> Shape:
+    """The shape of the values that a parameter of this shape is for."""
+    return shape[:-1] if parameter in ("probs", "logits", "cutpoints") and law.indexes else shape
 
 
 def _is(value: Any, name: str) -> bool:
@@ -288,8 +299,8 @@ def _document(law: Law) -> str:
     Args:
         name: the variable; `x` where it is left out.
 {chr(10).join(lines)}
-        shape: shape of one value; by default that of the parameters where all are numbers, else
-            unknown.
+        shape: shape of one value; by default what the parameters that are numbers broadcast to:
+            a scalar where none is an array.
 
     Raises:
         ImportError: when NumPyro is not installed.

@@ -13,7 +13,7 @@ from energia._types import as_array, is_concrete, strong_tree
 from energia.energies import Energy, constant
 from energia.energies._numpyro import numpyro
 from energia.interop._constraints import ends, support_of
-from energia.supports import Interval, Support
+from energia.supports import Binary, Interval, Support
 from energia.supports._support import Bound
 
 
@@ -26,9 +26,14 @@ class NumPyroModel(Energy):
     kwargs: dict[str, Any] = constant()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        values = self._bind(args, kwargs)
+        values, known = self._bind(args, kwargs), dict(self.declared)
         library = numpyro("from_numpyro()")
-        with library.handlers.block():  # where a NumPyro model runs, the sites are none of its own
+        values = {  # NumPyro's Bernoulli draws are integers, and models index by them
+            name: x.astype(jnp.int32) if isinstance(known.get(name), Binary) else x
+            for name, x in ((name, as_array(x)) for name, x in values.items())
+        }
+        # where a NumPyro model runs, the sites are none of its own; its checks warn by precision
+        with library.handlers.block(), library.validation_enabled(False):
             joint, _ = library.infer.util.log_density(self.model, self.args, self.kwargs, values)
         return -as_array(joint)
 

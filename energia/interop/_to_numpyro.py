@@ -50,6 +50,13 @@ def to_numpyro(energy: Energy) -> Callable[[], None]:
             )
 
     functional = any(support is not None and support.functional for _, support in order)
+    finite = [name for name, support in order if support is not None and support.discrete]
+    if functional and finite:
+        raise ValueError(
+            f"to_numpyro(): bounds are functions of other variables beside the discrete {finite}, "
+            "which NumPyro's samplers of discrete sites take for the bounds of their first trace: "
+            f"sum them out, .marginalize({finite[0]!r})"
+        )
 
     def model() -> None:
         values: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import Objective, check_continuous, registry
-from energia.samplers import GradientBased, Kernel
+from energia.samplers import DiscreteSpace, GradientBased, Kernel
 from energia.supports import Continuous, Real
 
 
@@ -107,8 +107,9 @@ class PCD(Objective):
 
     def check(self, energy: Energy) -> None:
         self.kernel.check_set()
-        if self.kernel.has(GradientBased):
+        if self.kernel.has(GradientBased) and not self.kernel.has(DiscreteSpace):
             check_continuous(self, energy, f"{type(self.kernel).__name__} moves along gradients")
+        self.kernel.check(energy, self.modelled(energy))
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, PCDState]:
         modelled = self.modelled(energy)

@@ -103,9 +103,11 @@ def _replaced(
     inner = {}
     for name in energy.energy.variables:
         match new := energy.replacements.get(name, _Name(name)):
-            case _Value(value=value):
+            case _Value(label=""):  # a number in a prior, no data
+                inner[name] = ()
+            case _Value(value=value, label=label):
                 if id(value) not in values:  # one for all rows: outside of plates
-                    values[id(value)] = graph.add("observed", name, ())
+                    values[id(value)] = graph.add("observed", label, ())
                 inner[name] = (values[id(value)],)
             case _:
                 inner[name] = tuple(n for source in new.names for n in variables[source])

@@ -23,6 +23,7 @@ from energia.samplers.slice import EllipticalSlice, Slice
 from energia.samplers.wrapper import BlackJAX
 
 register = registry.register
+Thin = Repeat  # n steps for one, of which the last is kept
 names = registry.names
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Repeat",
     "Sampler",
     "Slice",
+    "Thin",
     "VariableLength",
     "names",
     "register",

@@ -32,7 +32,7 @@ class CombinedState(NamedTuple):
 class Combined(Kernel):
     """Kernels that each move some variables given the others as they are.
 
-    A kernel begins anew each time, so that nothing that it keeps of the energy is out of date.
+    A kernel renews its state each time, so that nothing that it keeps of the energy is out of date.
     """
 
     @abc.abstractmethod
@@ -115,7 +115,7 @@ class Combined(Kernel):
         position, parts = state.position, []
         for index, (kernel, names) in enumerate(self._pairs(energy)):
             subkey = jax.random.fold_in(key, index)
-            position, part = move(kernel, energy, names, position, subkey)
+            position, part = move(kernel, energy, names, position, subkey, state.parts[index].state)
             parts.append(part)
         infos = {label: part.info for label, part in zip(labels, parts, strict=True)}
         return CombinedState(position, tuple(parts)), told(infos)
@@ -132,12 +132,17 @@ def given(energy: Energy, names: Sequence[str], position: Starts) -> tuple[Energ
 
 
 def move(
-    kernel: Kernel, energy: Energy, names: Sequence[str], position: Values, key: jax.Array
+    kernel: Kernel,
+    energy: Energy,
+    names: Sequence[str],
+    position: Values,
+    key: jax.Array,
+    last: Any,
 ) -> tuple[Values, Part]:
-    """A step of a kernel that moves some variables."""
+    """A step of a kernel that moves some variables, from what its last step left."""
     key_init, key_step = jax.random.split(key)
     conditional, own = given(energy, names, position)
-    state = kernel.init(conditional, own, key_init)
+    state = kernel.renew(conditional, last, own, key_init)
     state, info = kernel.step(conditional, state, key_step)
     return {**position, **state.position}, Part(state, info)
 

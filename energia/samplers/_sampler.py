@@ -63,6 +63,13 @@ class Kernel(Sampler):
         position, given where it costs nothing.
         """
 
+    def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
+        """The state of a chain that something else has moved, or whose energy has changed.
+
+        By default begun anew; a kernel may keep what is no function of them: a momentum, a count.
+        """
+        return self.init(energy, position, key)
+
     def check(self, energy: Energy, names: Sequence[str]) -> None:
         """Raise a TypeError where it cannot move one of these variables of an energy.
 
@@ -170,6 +177,27 @@ def positive(sampler: Sampler, *names: str) -> None:
             raise ValueError(
                 f"{type(sampler).__name__}({name}=...) must be positive and finite, got {value}"
             )
+
+
+def positive_definite(sampler: Sampler, name: str) -> None:
+    """Raise where a concrete matrix of a sampler is not symmetric positive definite.
+
+    An asymmetric one would draw momenta of another law than it accepts them by, in silence.
+    """
+    value = getattr(sampler, name)
+    if not is_concrete(value):
+        return
+    matrix, what = np.asarray(value, np.float64), f"{type(sampler).__name__}({name}=...)"
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{what} must be a square matrix, got shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{what} must be finite")
+    if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
+        raise ValueError(f"{what} must be symmetric")
+    if (smallest := np.linalg.eigvalsh(matrix).min()) <= 0:
+        raise ValueError(
+            f"{what} must be positive definite, its smallest eigenvalue is {smallest:.3g}"
+        )
 
 
 def check_entries(sampler: Sampler, name: str, position: Values) -> None:

@@ -76,6 +76,10 @@ class Jittered(BlackJAXKernel, GradientBased, AllChains):
         # trajectories are jittered by a count of transitions in place of a key
         return super().init(energy, position, jnp.zeros((), jnp.int32))
 
+    def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
+        fresh = self.init(energy, position, key)
+        return fresh._replace(random_generator_arg=state.random_generator_arg)
+
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         new, info = super().step(energy, state, key)
         return new, {**info, "_start": ravel_pytree(state.position)[0]}

@@ -109,7 +109,8 @@ class RandomKernel(Combined):
         def branch(index: int, kernel: Kernel) -> Any:
             def moved(state: CombinedState) -> tuple[CombinedState, dict[str, jax.Array]]:
                 names, parts = energy.variables, list(state.parts)
-                position, parts[index] = move(kernel, energy, names, state.position, key_move)
+                last = parts[index].state
+                position, parts[index] = move(kernel, energy, names, state.position, key_move, last)
                 told = {**fill, **{n: v for n, v in parts[index].info.items() if n in fill}}
                 return CombinedState(position, tuple(parts)), told
 

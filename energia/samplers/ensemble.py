@@ -156,6 +156,10 @@ class MEADS(BlackJAXKernel, GradientBased, AllChains):
         check_entries(self, "scale", position)
         return super().init(energy, position, key)
 
+    def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
+        fresh = self.init(energy, position, key)
+        return fresh._replace(momentum=state.momentum, slice=state.slice)
+
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         # kept in units of the scale, so that tuning the scale does not change kinetic energies
         scale: Any = self.scale

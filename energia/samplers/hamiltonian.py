@@ -15,7 +15,13 @@ from energia.energies._energy import Energy
 from energia.samplers._adaptation import StepSizeTuned
 from energia.samplers._blackjax import BlackJAXKernel
 from energia.samplers._metric import METRICS
-from energia.samplers._sampler import GradientBased, VariableLength, positive, registry
+from energia.samplers._sampler import (
+    GradientBased,
+    VariableLength,
+    positive,
+    positive_definite,
+    registry,
+)
 
 InverseMassMatrix = jax.Array | LowRankInverseMassMatrix
 
@@ -46,6 +52,8 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
         matrix = self.inverse_mass_matrix
         if isinstance(matrix, jax.Array) and matrix.ndim == 1:
             positive(self, "inverse_mass_matrix")
+        if isinstance(matrix, jax.Array) and matrix.ndim == 2:
+            positive_definite(self, "inverse_mass_matrix")
 
     def metric_kind(self) -> str:
         return self.metric

@@ -190,7 +190,7 @@ class Barker(BlackJAXKernel, StepSizeTuned, GradientBased):
 
     def _info(self, state: Any, info: Any) -> dict[str, jax.Array]:
         return {
-            "acceptance_rate": info.acceptance_rate,
+            "acceptance_rate": jnp.nan_to_num(info.acceptance_rate),  # NaN is refused
             "step_size": jnp.asarray(self.step_size),
         }
 

@@ -64,6 +64,12 @@ class BlackJAX(BlackJAXKernel):
         self.algorithm = getattr(fn, "differentiable", fn)
         if not callable(self.algorithm):
             raise TypeError(f"BlackJAX() takes an algorithm such as blackjax.rmh, got {fn!r}")
+        first = next(iter(inspect.signature(self.algorithm).parameters), "")
+        if "likelihood" in first:
+            raise ValueError(
+                f"BlackJAX() gives an algorithm the log density of all; {_name(self.algorithm)} "
+                f"takes {first}, and would count its Gaussian twice: use 'elliptical_slice'"
+            )
         defaults = _check_names(self.algorithm, parameters)
         traced = {
             name: value

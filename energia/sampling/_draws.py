@@ -254,8 +254,8 @@ class Draws(Mapping[str, Any]):
 
         Args:
             likelihood: the name of the likelihood inside `en.total(...)` in the energy (of any of
-                its parts, where it is composed or marginalised), or the data factor
-                `en.total(...)` itself; None: the only data factor that there is.
+                its parts, where it is composed or marginalised) or of its rows ('y'), or the data
+                factor `en.total(...)` itself; None: the only data factor that there is.
             **kwargs: passed on to `arviz_stats.loo`.
 
         Returns:

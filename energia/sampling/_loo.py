@@ -31,7 +31,8 @@ def data_factors(energy: Energy) -> list[DataFactor]:
     found = []
     for term in energy._terms():
         if (total := _total(term)) is not None:
-            found.append(DataFactor(term, tuple(dict.fromkeys(_names(total.energy)))))
+            names = (*_names(total.energy), *total.rows)
+            found.append(DataFactor(term, tuple(dict.fromkeys(names))))
     return found
 
 

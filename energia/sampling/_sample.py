@@ -20,7 +20,7 @@ from energia.sampling._draws import Draws
 
 def sample(
     energy: Energy,
-    sampler: str | Sampler,
+    sampler: str | Sampler = "auto",
     *,
     key: jax.Array,
     num_chains: int = 4,

@@ -14,6 +14,7 @@ import numpy as np
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
+from energia.samplers import combine
 from energia.samplers._sampler import Sampler, registry
 from energia.sampling._driver import Chain, Run
 
@@ -71,7 +72,7 @@ def encode(config: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
     None where its class is not registered, or a field holds more than numbers, names and samplers.
     """
     if isinstance(config, Sampler):
-        name = registry.name_of(type(config))
+        name = registry.name_of(type(config)) or _own_name(type(config))
         fields = {
             field.name: encode(getattr(config, field.name), arrays, f"{prefix}/{field.name}")
             for field in dataclasses.fields(config)
@@ -90,9 +91,18 @@ def encode(config: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
     return None
 
 
+def _own_name(cls: type) -> str | None:
+    """The name of a class of energia's that is made with arguments, and so is not registered."""
+    return cls.__name__ if getattr(combine, cls.__name__, None) is cls else None
+
+
+def _class_of(name: str) -> type | None:
+    return registry.get(name) if name in registry.names() else getattr(combine, name, None)
+
+
 def decode(data: Any, arrays: dict[str, np.ndarray]) -> Any:
     """The inverse of `encode`; None where there is nothing, or its class is not registered here."""
-    if data is None or ("sampler" in data and data["sampler"] not in registry.names()):
+    if data is None or ("sampler" in data and _class_of(data["sampler"]) is None):
         return None
     if "array" in data:
         return arrays[data["array"]]
@@ -101,7 +111,9 @@ def decode(data: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "items" in data:
         return tuple(decode(item, arrays) for item in data["items"])
     fields = {name: decode(value, arrays) for name, value in data["fields"].items()}
-    return registry.get(data["sampler"])(**fields)
+    cls = _class_of(data["sampler"])
+    assert cls is not None
+    return cls(**fields)
 
 
 def save(draws: "Draws", path: str | os.PathLike[str]) -> None:

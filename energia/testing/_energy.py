@@ -237,6 +237,8 @@ def _check_algebra(energy: Energy, point: Values) -> None:
         "E.freeze() has the values of E": (energy.freeze(), point, value),
     }
     for name, x in point.items() if len(point) > 1 else []:
+        if (support := energy.supports[name]) is not None and support.depends:
+            continue  # it cannot be fixed before its bounds
         rest = {other: y for other, y in point.items() if other != name}
         laws[f"E.condition({name}=...) has the values of E"] = (
             energy.condition(**{name: x}),
