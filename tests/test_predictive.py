@@ -243,7 +243,7 @@ def test_data_factors_by_name(key):
     draws = en.sample(energy, "mala", key=key, num_samples=200)
     assert draws.loo("normal").n_data_points == 10
     assert draws.loo("unnormalised").n_data_points == 3
-    with pytest.raises(ValueError, match=r"'unnormalised': Σ_\{i≤3\}"):
+    with pytest.raises(ValueError, match=r"'unnormalised' or 'y': Σ_\{i≤3\}"):
         draws.loo()
     with pytest.raises(ValueError, match=r"no data factor 'gamma': there are .*'normal'"):
         draws.loo("gamma")

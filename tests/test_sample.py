@@ -55,7 +55,7 @@ def draw(
     sampler: Any, method: str = "auto", energy: en.Energy = NORMAL, **options: Any
 ) -> en.Draws:
     options = {"key": jax.random.key(0), "num_warmup": 60, "num_samples": 40} | options
-    if isinstance(sampler, str) and sampler in TOGETHER:  # tuned on all chains, which run side by side
+    if isinstance(sampler, str) and sampler in TOGETHER:  # their chains run side by side
         method = "auto"
     return en.sample(energy, sampler, chain_method=method, **options)
 
