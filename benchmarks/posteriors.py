@@ -111,7 +111,10 @@ def _regression(name: str, design: np.ndarray, outcome: np.ndarray, prior=None) 
 def kidiq() -> en.Energy:
     data = _posteriordb("kidiq-kidscore_momhsiq")
     design = np.stack([np.ones_like(data["mom_hs"]), data["mom_hs"], data["mom_iq"]], 1)
-    prior = lambda beta, sigma: jnp.log1p((sigma / 2.5) ** 2)  # noqa: E731
+
+    def prior(beta, sigma):
+        return jnp.log1p((sigma / 2.5) ** 2)
+
     return _regression("kidiq", design, data["kid_score"], prior)
 
 

@@ -85,7 +85,9 @@ def by_blackjax(energy, method):
     import jax
 
     potential, starts = _potential(energy)
-    log_density = lambda position: -potential(position)  # noqa: E731
+
+    def log_density(position):
+        return -potential(position)
 
     def chain(key, position):
         tune, draw = jax.random.split(key)

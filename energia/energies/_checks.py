@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_float, check_broadcast, is_concrete
+from energia._types import as_array, as_float, check_broadcast, is_concrete
 from energia.supports import Interval, Support
 
 if TYPE_CHECKING:
@@ -100,6 +100,16 @@ def check_inside(array: np.ndarray, support: Support, label: str) -> None:
         low, high = support.ends(array.dtype)
         inside = np.asarray(inside | (array == low) | (array == high))
     check_all(np.asarray(inside), array, label, f"outside its support {support}")
+
+
+def checked(array: jax.Array, support: Support, what: str) -> jax.Array:
+    """Data in the dtype of their support, checked against it as far as they can be seen."""
+    if not is_concrete(array):
+        return array.astype(support.dtype)
+    if not support.functional:
+        # whole numbers are looked for before the cast, which would make them
+        check_inside(np.asarray(array), support, what)
+    return as_array(np.asarray(array).astype(support.dtype))
 
 
 def check_fixed(energy: "Energy", fixed: Mapping[str, Any], what: str) -> None:

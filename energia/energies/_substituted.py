@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from energia._types import as_array, as_float, is_concrete, parameters_of
-from energia.energies._checks import check_fixed, check_inside, check_known
+from energia.energies._checks import check_fixed, check_inside, check_known, checked
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors
 from energia.energies._trainable import constant
@@ -235,12 +235,7 @@ def _fitting(value: Any, support: Support | None, name: str) -> jax.Array:
     array = as_array(value, what) if support.discrete else as_float(value, what)
     if array.shape != support.shape:
         raise ValueError(f"{what} needs shape {support.shape} ({support}), got {array.shape}")
-    if not is_concrete(array):
-        return array.astype(support.dtype)
-    if not support.functional:
-        # whole numbers are looked for before the cast, which would make them
-        check_inside(np.asarray(array), support, what)
-    return as_array(np.asarray(array).astype(support.dtype))
+    return checked(array, support, what)
 
 
 def _short(value: Any) -> str:

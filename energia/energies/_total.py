@@ -5,10 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from energia._types import as_array, as_float, check_count, is_concrete
-from energia.energies._checks import check_fixed, check_inside, check_known, check_rows
+from energia.energies._checks import check_fixed, check_known, check_rows, checked
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors
 from energia.energies._trainable import constant
@@ -144,8 +143,4 @@ def _rows(name: str, value: Any, support: Support | None) -> jax.Array:
     if array.shape[1:] != support.shape:
         wanted = ", ".join(["rows", *map(str, support.shape)])
         raise ValueError(f"{what} must have shape ({wanted}) for {support}, got {array.shape}")
-    if not is_concrete(array):
-        return array.astype(support.dtype)
-    if not support.functional:
-        check_inside(np.asarray(array), support, what)
-    return as_array(np.asarray(array).astype(support.dtype))
+    return checked(array, support, what)
