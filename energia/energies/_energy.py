@@ -69,8 +69,12 @@ class Energy(eqx.Module):
     @property
     def supports(self) -> dict[str, Support | None]:
         """The support of each variable; None where it is unknown."""
-        known = self._supports()
-        return {name: known.get(name) for name in self.variables}
+        if (known := self.__dict__.get("_found")) is None:
+            found = self._supports()
+            known = {name: found.get(name) for name in self.variables}
+            # they are static: kept, since a sum asks for those of all its terms
+            object.__setattr__(self, "_found", known)
+        return dict(known)
 
     def _supports(self) -> Mapping[str, Support | None]:
         """Hook: the supports that the class itself knows."""
