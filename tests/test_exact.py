@@ -18,6 +18,7 @@ from energia.energies._unconstrained import Unconstrained
 DRAWS, MAX_Z = 20_000, 5.0
 LOG_2PI = math.log(2 * math.pi)
 GAUSSIAN = en.Gaussian([1.0, -2.0], covariance=[[2.0, 0.6], [0.6, 0.5]])
+LOG_SUM = math.log(1 + math.exp(-0.5) + math.exp(-2.0))
 GRID = np.linspace(-12, 12, 24_001)
 
 
@@ -46,8 +47,9 @@ def on_grid(energy: en.Energy, **functions: Callable[[Any], Any]) -> tuple[float
     """The normaliser of an energy of one real number, and expectations, by quadrature."""
     (name,) = energy.variables
     log_density = -np.asarray(jax.vmap(lambda x: energy.at({name: x}))(GRID), np.float64)
-    log_partition = float(logsumexp(log_density) + math.log(GRID[1] - GRID[0]))
-    weights = np.exp(log_density - logsumexp(log_density))
+    log_sum = float(logsumexp(log_density))  # pyright: ignore[reportArgumentType]
+    log_partition = log_sum + math.log(GRID[1] - GRID[0])
+    weights = np.exp(log_density - log_sum)
     found = {text: (f, float(weights @ f(GRID))) for text, f in functions.items()}
     return log_partition, found
 
@@ -154,18 +156,18 @@ CASES: dict[str, Callable[[], Case]] = {
     ),
     "an energy of one label": lambda: Case(
         labels,
-        float(logsumexp([0.0, -0.5, -2.0])),
+        LOG_SUM,
         {
             f"P(k = {k})": (
                 lambda k, state=k: k == state,
-                float(np.exp(-u - logsumexp([0, -0.5, -2.0]))),
+                float(np.exp(-u - LOG_SUM)),
             )
             for k, u in enumerate([0.0, 0.5, 2.0])
         },
     ),
     "independent terms": lambda: Case(
         en.Gaussian(2.0).rename(x="a") + labels + en.Poisson("n", 3.0),
-        float(logsumexp([0.0, -0.5, -2.0])),
+        LOG_SUM,
         {
             "E a": (lambda a, **_: a, 2.0),
             "E n": (lambda n, **_: n, 3.0),
@@ -236,7 +238,8 @@ def test_draws_and_normaliser(name: str, key: jax.Array) -> None:
     np.testing.assert_allclose(exact.log_partition, case.log_partition, rtol=1e-5, atol=1e-5)
     draws = draw(case.energy, case.given, key)
     assert set(draws) == set(case.energy.variables) - set(case.given)
-    assert all(value.dtype == case.energy.supports[n].dtype for n, value in draws.items())
+    supports = case.energy.supports
+    assert all(value.dtype == s.dtype for n, value in draws.items() if (s := supports[n]))
     for text, (function, expected) in case.expectations.items():
         values = np.asarray(jax.vmap(lambda values, f=function: f(**values))(draws), np.float64)
         error = values.std() / math.sqrt(DRAWS)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import energia as en
+from energia.energies._factors import Categorical
 from energia.paths import LEVEL
 
 X = np.array([0.5, -1.5], np.float32)
@@ -87,7 +88,7 @@ def test_conditionals_along_a_path() -> None:
     for beta in [0.0, 0.4, 1.0]:
         energy = path(beta)
         factors = energy._factorize("h", values)
-        assert factors is not None
+        assert isinstance(factors, Categorical)
         states = jnp.asarray(np.array(np.meshgrid([0, 1], [0, 1])).reshape(2, 4).T, float)
         table = -jax.vmap(lambda h: energy(**values, h=h))(states)  # noqa: B023
         expected = jax.nn.softmax(table)
@@ -128,7 +129,7 @@ def test_another_level_compiles_nothing() -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: en.Path(lambda x: x, x=[1.0]), TypeError, "takes an energy"),
+        (lambda: en.Path(max, x=[1.0]), TypeError, "takes an energy"),  # pyright: ignore
         (lambda: en.Path(blurred), TypeError, "takes one variable with its values"),
         (lambda: en.Path(blurred, sigma=[1.0], x=[2.0]), TypeError, "got \\['sigma', 'x'\\]"),
         (lambda: en.Path(blurred, tau=[1.0]), ValueError, r"variables of .* are \('x', 'sigma'\)"),
@@ -136,7 +137,11 @@ def test_another_level_compiles_nothing() -> None:
         (lambda: en.Path(blurred, sigma=1.0), ValueError, r"vector of levels, got shape \(\)"),
         (lambda: en.Path(blurred, sigma=[]), ValueError, r"vector of levels, got shape \(0,\)"),
         (lambda: en.Path(blurred, sigma=[1.0, np.nan]), ValueError, "must be finite"),
-        (lambda: en.paths.geometric(WIDE, "ring"), TypeError, "takes two energies, got 'ring'"),
+        (
+            lambda: en.paths.geometric(WIDE, "ring"),  # pyright: ignore
+            TypeError,
+            "takes two energies, got 'ring'",
+        ),
         (
             lambda: en.paths.geometric(WIDE.rename(x="z"), en.Ring()),
             ValueError,
