@@ -99,8 +99,8 @@ class Metropolis(en.samplers.Kernel):
                 new = jax.tree.map(lambda x: x.astype(jnp.bfloat16), new)
             case "nested info":
                 info["more"] = {}
-            case "info of vectors":
-                info["noise"] = jnp.zeros(2)
+            case "info of matrices":
+                info["noise"] = jnp.zeros((2, 2))
             case "lp of the proposal":
                 info["lp"] = -proposed.energy - 1
             case "a rate above one":
@@ -180,8 +180,8 @@ def test_dense_metric() -> None:
         ("impure", "same key gives the same transition: .* pure functions"),
         ("NaN", r"position of \['x'\] is not finite after one step"),
         ("half precision", r"keeps in structure: .*float32\[2\] against bfloat16\[2\]"),
-        ("nested info", "info is a flat dict of scalar arrays: 'more' is {}"),
-        ("info of vectors", r"'noise' has shape \(2,\)"),
+        ("nested info", "info is a flat dict of arrays, numbers or vectors: 'more' is {}"),
+        ("info of matrices", r"'noise' has shape \(2, 2\)"),
         ("lp of the proposal", "lp is minus the energy at the new position: "),
         ("a rate above one", "acceptance_rate is 2"),
     ],
