@@ -73,7 +73,7 @@ def test_runs_of_particles(runs: en.Draws, tmp_path: Path) -> None:
     assert runs["x"].shape == (24, 1000, 2)
     assert runs.stats["num_levels"].shape == (24, 1000)
     assert 3 < int(runs.stats["num_levels"].max()) < 30
-    assert 0.4 < float(runs.stats["acceptance_rate"].mean()) < 0.8
+    assert 0.3 < float(runs.stats["acceptance_rate"].mean()) < 0.8
     verdict = runs.diagnose(show=False)
     assert math.isnan(verdict.min_ess)
     assert verdict.max_rhat > 0.99
@@ -150,7 +150,7 @@ def test_annealing_of_an_energy() -> None:
 
 
 def test_minimize() -> None:
-    lowest = en.minimize(modes, key=jax.random.key(0), num_particles=16)
+    lowest = en.minimize(modes, key=jax.random.key(0))
     np.testing.assert_allclose(lowest.position["x"], [-3.0, 0.0], atol=0.05)
     np.testing.assert_allclose(lowest.energy, modes(lowest.position["x"]), rtol=1e-5)
     np.testing.assert_allclose(lowest.energy, -float(lowest.draws.stats["lp"].max()), rtol=1e-6)

@@ -35,6 +35,7 @@ DISCRETISED = normal(1 / (PRECISION * (1 - STEP * PRECISION / 2)))
 CONFIGS: dict[str, Any] = {
     "langevin": en.samplers.Langevin(step_size=STEP),
     "mclmc": en.samplers.MCLMC(L=1.5, step_size=0.3, inverse_mass_matrix=1 / PRECISION),
+    "parallel_tempering": en.samplers.ParallelTempering("hmc", num_replicas=3),
 }
 TARGETS: dict[str, list[Target]] = {"langevin": [DISCRETISED], "mclmc": [normal()]}
 
@@ -44,7 +45,12 @@ KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+MANY = {"parallel_tempering"}  # kernels a step
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY else []) for n in KERNELS]
+)
 def test_registered(name: str) -> None:
     check_sampler(CONFIGS.get(name, name), targets=TARGETS.get(name))
 

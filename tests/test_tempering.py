@@ -230,6 +230,73 @@ def test_verdict_on_statistics() -> None:
     assert apart.startswith("R-hat of lp is ")
 
 
+@quiet
+@pytest.mark.slow
+def test_round_trips_are_as_many_as_the_barrier_allows(key: jax.Array) -> None:
+    """On a ladder of Gaussians, with kernels that forget: 1 / (2 + 2Λ) a step, within 20 %."""
+    target = en.energy(x=en.Real((8,)))(lambda x: 0.5 * jnp.sum(x**2))
+    for num_replicas in (12, 24):
+        wide = en.Gaussian(np.zeros(8), scale=4.0)
+        sampler = ParallelTempering("hmc", num_replicas=num_replicas, reference=wide)
+        draws = en.sample(target, sampler, key=key, num_chains=8, num_samples=2000)
+        told = draws.diagnose(show=False).tempering
+        assert told is not None
+        rate = told.round_trips.mean() / 1999
+        assert rate == pytest.approx(1 / (2 + 2 * told.barrier), rel=0.2)
+        assert told.round_trips.mean() == pytest.approx(told.expected, rel=0.1)
+        assert np.ptp(told.swap_rates) < 0.05
+        # the barrier belongs to the path, not to the ladder
+        assert told.barrier == pytest.approx(2.75, abs=0.25), told.barrier
+
+
+def bimodal(size: int) -> en.Energy:
+    """0.75 N(0, I) + 0.25 N(4 e1, 0.6² I)."""
+
+    @en.energy(x=en.Real((size,)))
+    def energy(x):
+        far = jnp.sum((x.at[0].add(-4.0) / 0.6) ** 2)
+        far = math.log(0.25) - size * math.log(0.6) - 0.5 * far
+        return -jnp.logaddexp(math.log(0.75) - 0.5 * jnp.sum(x**2), far)
+
+    return energy
+
+
+def in_the_narrow_mode(draws: en.Draws) -> np.ndarray:
+    """Nearer to it in standard deviations: right but for one draw in ten thousand."""
+
+    def narrow(x: jax.Array) -> jax.Array:
+        far = jnp.sum((x.at[0].add(-4.0) / 0.6) ** 2) + 2 * x.size * math.log(0.6)
+        return far < jnp.sum(x**2)
+
+    return np.asarray(jax.vmap(jax.vmap(narrow))(draws["x"]), np.float64)
+
+
+@quiet
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [10, 50])
+def test_modes_of_other_widths(size: int, key: jax.Array) -> None:
+    """The fitted reference lets the narrow mode keep its weight along the ladder."""
+    sampler = ParallelTempering("hmc", num_replicas=10)
+    draws = en.sample(bimodal(size), sampler, key=key, num_chains=8, num_samples=2000)
+    narrow = in_the_narrow_mode(draws)
+    ess = mean_ess(narrow)
+    assert ess > 100
+    assert abs(narrow.mean() - 0.25) < MAX_Z * narrow.std() / math.sqrt(ess)
+
+
+@pytest.mark.slow
+def test_swap_rates_alone_do_not_make_a_run_good(key: jax.Array) -> None:
+    """From a wide reference the barrier between the modes is entropic, and swaps do not see it."""
+    wide = en.Gaussian(np.zeros(50), scale=3.0)
+    sampler = ParallelTempering("hmc", num_replicas=24, reference=wide)
+    with pytest.warns(en.ConvergenceWarning):
+        draws = en.sample(bimodal(50), sampler, key=key, num_samples=2000)
+    verdict = draws.diagnose(show=False)
+    assert verdict.tempering is not None
+    assert verdict.tempering.swap_rates.min() > 0.6
+    assert not verdict.ok
+
+
 # --- other references, paths and kernels
 
 

@@ -13,7 +13,7 @@ from energia.samplers._moments import flat
 from energia.samplers._sampler import Kernel
 
 STEP_SIZE, METRIC = "step_size", "inverse_mass_matrix"
-GAIN = 1.0  # of the logarithm of the step size, by the error of the acceptance rate
+GAIN = 2.0  # of the logarithm of the step size, by the error of the acceptance rate
 LEAST_VARIANCE = 1e-10  # particles that are all alike would stop moving
 Numbers = dict[str, jax.Array]
 

@@ -74,5 +74,5 @@ def minimize(
         )
     draws = sample(energy, config, key=key, num_chains=1, num_samples=num_particles, init=init)
     best = int(np.argmax(np.asarray(draws.stats["lp"][0])))
-    position = {name: put(value[0, best]) for name, value in draws.positions.items()}
+    position = {name: put(np.asarray(value[0, best])) for name, value in draws.positions.items()}
     return Minimum(position, -float(draws.stats["lp"][0, best]), draws)
