@@ -88,6 +88,7 @@ def test_runs_of_particles(runs: en.Draws, tmp_path: Path) -> None:
         assert math.isnan(loaded.diagnose(show=False).min_ess)
 
 
+@pytest.mark.slow
 @quiet
 def test_smc_compiles_once(compilations: Any) -> None:
     other, key = 2 * modes, jax.random.key(1)
@@ -140,6 +141,7 @@ def test_annealed_langevin() -> None:
     assert "order step_size" in note
 
 
+@pytest.mark.slow
 @quiet
 def test_annealing_of_an_energy() -> None:
     """From a fitted reference; what the kernel lacks follows the particles."""
@@ -159,6 +161,7 @@ def test_minimize() -> None:
     assert "low points of the energy, no draws" in verdict.notes[0]
 
 
+@pytest.mark.slow
 def test_minimize_over_spins() -> None:
     """A frustrated ring whose ground states are known by enumeration."""
     edges = [[i, (i + 1) % 9] for i in range(9)]
@@ -170,6 +173,7 @@ def test_minimize_over_spins() -> None:
     np.testing.assert_allclose(lowest.energy, exact, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_minimize_within_bounds() -> None:
     """Far inside: the map to the reals does not move a minimum."""
     energy = en.energy(x=en.Interval(0.0, 10.0))(lambda x: jnp.cos(3 * x) + 0.1 * (x - 5) ** 2)

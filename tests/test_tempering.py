@@ -80,6 +80,7 @@ def test_every_pair_swaps_at_any_interval(num_levels: int, interval: int, key: j
     assert done == 6 * num_levels // 2  # 1 / (2 + 2Λ) a step, and Λ is 0
 
 
+@pytest.mark.slow
 @quiet
 @pytest.mark.parametrize("thin", [1, 2, 3])
 def test_every_pair_swaps_at_any_thinning(thin: int, key: jax.Array) -> None:
@@ -184,6 +185,7 @@ def test_verdict(tempered: en.Draws) -> None:
     )
 
 
+@pytest.mark.slow
 @quiet
 def test_a_broken_ladder_is_told(key: jax.Array) -> None:
     sampler = ParallelTempering(
@@ -235,18 +237,18 @@ def test_verdict_on_statistics() -> None:
 def test_round_trips_are_as_many_as_the_barrier_allows(key: jax.Array) -> None:
     """On a ladder of Gaussians, with kernels that forget: 1 / (2 + 2Λ) a step, within 20 %."""
     target = en.energy(x=en.Real((8,)))(lambda x: 0.5 * jnp.sum(x**2))
-    for num_replicas in (12, 24):
-        wide = en.Gaussian(np.zeros(8), scale=4.0)
-        sampler = ParallelTempering("hmc", num_replicas=num_replicas, reference=wide)
-        draws = en.sample(target, sampler, key=key, num_chains=8, num_samples=2000)
-        told = draws.diagnose(show=False).tempering
-        assert told is not None
-        rate = told.round_trips.mean() / 1999
-        assert rate == pytest.approx(1 / (2 + 2 * told.barrier), rel=0.2)
-        assert told.round_trips.mean() == pytest.approx(told.expected, rel=0.1)
-        assert np.ptp(told.swap_rates) < 0.05
-        # the barrier belongs to the path, not to the ladder
-        assert told.barrier == pytest.approx(2.75, abs=0.25), told.barrier
+    wide = en.Gaussian(np.zeros(8), scale=4.0)
+    sampler = ParallelTempering(Repeat("hmc", 4), num_replicas=24, reference=wide)
+    draws = en.sample(target, sampler, key=key, num_chains=8, num_samples=2000)
+    told = draws.diagnose(show=False).tempering
+    assert told is not None
+    rate = told.round_trips.mean() / 1999
+    assert rate == pytest.approx(1 / (2 + 2 * told.barrier), rel=0.2)
+    assert np.ptp(told.swap_rates) < 0.05
+    # half the mean difference of energies, over the path: log(16) / 4 times that of a chi-squared
+    # variable of 8 degrees of freedom, 4 Γ(4.5) / (√π Γ(4))
+    exact = math.log(16) / 4 * 4 * math.gamma(4.5) / (math.sqrt(math.pi) * math.gamma(4))
+    assert told.barrier == pytest.approx(exact, rel=0.05)
 
 
 def bimodal(size: int) -> en.Energy:
@@ -300,6 +302,7 @@ def test_swap_rates_alone_do_not_make_a_run_good(key: jax.Array) -> None:
 # --- other references, paths and kernels
 
 
+@pytest.mark.slow
 def test_prior_as_reference(key: jax.Array) -> None:
     """Its terms are found, and are not in the tuned sampler: they are the energy's."""
     posterior = en.Gaussian(np.zeros(1), scale=5.0) + wells
@@ -313,6 +316,7 @@ def test_prior_as_reference(key: jax.Array) -> None:
     assert abs(share - 0.8) < MAX_Z * error
 
 
+@quiet
 @pytest.mark.slow
 def test_bounded_variables(key: jax.Array) -> None:
     """The Jacobian stands outside the temperature."""
@@ -339,7 +343,7 @@ def test_bounded_variables(key: jax.Array) -> None:
 def test_discrete_variables(key: jax.Array) -> None:
     """A Boltzmann machine of two patterns, which Gibbs sampling alone does not bridge."""
     exact = enumerate_target("two patterns", MACHINE, {"E v[0] v[2]": lambda v, **_: v[0] * v[2]})
-    for reference in [None, en.Bernoulli("v", [0.5] * 3) + en.Bernoulli("h", [0.5] * 2)]:
+    for reference in [None, en.Bernoulli("v", [0.4] * 3) + en.Bernoulli("h", [0.3] * 2)]:
         sampler = ParallelTempering("gibbs", num_replicas=8, reference=reference)
         draws = en.sample(MACHINE, sampler, key=key, num_chains=8, num_samples=3000)
         for text, (values, expected) in functionals(exact, draws).items():
@@ -347,6 +351,7 @@ def test_discrete_variables(key: jax.Array) -> None:
             assert abs(values.mean() - expected) < MAX_Z * error, text
 
 
+@pytest.mark.slow
 @quiet
 def test_along_a_path(key: jax.Array, tmp_path: Path) -> None:
     """A ladder of noise levels, and draws that go on and come back from disk."""
@@ -370,6 +375,7 @@ def test_along_a_path(key: jax.Array, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.stats["round_trips"], longer.stats["round_trips"])
 
 
+@pytest.mark.slow
 def test_wrong_swaps_are_rejected(key: jax.Array, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of these tests: swaps that are always accepted."""
     right = tempering._swap

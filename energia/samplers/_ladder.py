@@ -1,5 +1,6 @@
 """The ladder of a tempered sampler: its levels, a kernel for each, and how warm-up tunes them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -131,7 +132,9 @@ def end_step(
     def anew() -> Any:
         fitted = ladder.fitted
         if fitted is not None and draws is not None:
-            new, fits = fitted.fit(draws, count), jnp.any(step == tuning.fits)
+            # odds stay even: fitted ones keep modes that differ in many entries out of its reach
+            new = dataclasses.replace(fitted.fit(draws, count), log_odds=fitted.log_odds)
+            fits = jnp.any(step == tuning.fits)
             fitted = jax.tree.map(lambda new, old: jnp.where(fits, new, old), new, fitted)
         return respaced(ladder.levels, mean), fitted, jnp.zeros_like(count)
 

@@ -54,10 +54,10 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
 
     Warm-up tunes, on all chains together, the kernel at each level; the levels, at the ends of
     rounds of doubling length, so that all swaps are rejected equally often; and, where neither a
-    reference nor a prior is known, the reference: a normal law (of discrete variables independent
-    entries), at first wide round the starting points, then fitted to the target's draws so far. It
-    only covers what chains have seen: start them far apart (`init=`), or give `reference=` as wide
-    as the target may be.
+    reference nor a prior is known, the reference: a normal law, at first wide round the starting
+    points, then fitted to the target's draws so far, and even odds for discrete variables. A fitted
+    law only covers what chains have seen: start them far apart (`init=`), or give `reference=` as
+    wide as the target may be.
 
     With $\Lambda$ the global barrier, the sum of the mean rejections, there are about
     $1/(2 + 2\Lambda)$ round trips from the reference to the target and back in a step, if the
@@ -71,7 +71,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
             `en.Path` there are as many as the path has.
         reference: $E_0$, an energy of the target's variables, best with exact draws; None: the
             prior, where terms of the energy have exact draws of all variables together, else a
-            fitted law.
+            normal law that is fitted, and even odds.
         ladder: what warm-up found, in `draws.tuned_sampler`; None before.
 
     Raises:
