@@ -407,7 +407,11 @@ def test_wrong_swaps_are_rejected(key: jax.Array, monkeypatch: pytest.MonkeyPatc
         (lambda: ParallelTempering("nut"), ValueError, "did you mean 'nuts'"),
         (lambda: ParallelTempering("auto"), TypeError, "takes Markov kernels, got"),
         (lambda: ParallelTempering(num_replicas=1), ValueError, "num_replicas= must be at least 2"),
-        (lambda: ParallelTempering(reference="wide"), TypeError, "reference= must be an energy"),
+        (
+            lambda: ParallelTempering(reference="wide"),  # pyright: ignore
+            TypeError,
+            "reference= must be an energy",
+        ),
         (
             lambda: ParallelTempering(ParallelTempering()),
             TypeError,

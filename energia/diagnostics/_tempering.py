@@ -82,7 +82,7 @@ def tempering(stats: Mapping[str, np.ndarray], thin: int) -> Tempering | None:
     """
     if "swap_acceptance_rate" not in stats:
         return None
-    rates = np.mean(stats["swap_acceptance_rate"], axis=(0, 1), dtype=np.float64)
+    rates = np.asarray(np.mean(stats["swap_acceptance_rate"], axis=(0, 1), dtype=np.float64))
     trips = stats["round_trips"]
     barrier = float(np.sum(1 - rates))
     steps = (trips.shape[1] - 1) * thin

@@ -302,7 +302,7 @@ def _swap(
     swapped = chosen & (index[:-1] % 2 == steps % 2)
     never = jnp.zeros(1, bool)
     up, down = jnp.concatenate([swapped, never]), jnp.concatenate([never, swapped])
-    places = index + up - down
+    places = jnp.asarray(index) + up - down
     return rates, places, jnp.where(swapped[-1], above[-2], own[-1])
 
 

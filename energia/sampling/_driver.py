@@ -59,8 +59,8 @@ class Run(eqx.Module):
     path: Path | None = None
 
     @property
-    def moved(self) -> Unconstrained | Path:
-        """What kernels are given."""
+    def moved(self) -> Any:
+        """What kernels are given: the target, or the path, which only some of them take."""
         return self.target if self.path is None else self.path
 
     def keep(self, position: Values) -> tuple[Values, jax.Array | None]:
