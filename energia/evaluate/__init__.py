@@ -1,0 +1,6 @@
+"""How good a model is: log Z, and likelihoods of data."""
+
+from energia.evaluate._estimate import EvaluationWarning, LogPartition
+from energia.evaluate._log_partition import log_partition
+
+__all__ = ["EvaluationWarning", "LogPartition", "log_partition"]
