@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from energia._reference import reference_for
 from energia._types import as_float, check_count, is_concrete
-from energia.energies._algebra import with_supports
+from energia.energies._algebra import Constrained, add, scale, with_supports
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
 from energia.energies._factors import Factors
+from energia.energies._unconstrained import Unconstrained
 from energia.supports import Support
+
+__all__ = ["Path", "geometric", "reference_for", "tempering", "unconstrained"]
 
 LEVEL = "inverse_temperature"
 
@@ -108,41 +112,56 @@ class Path(eqx.Module):
 
 
 class Tempered(Energy):
-    r"""$\beta E + (1 - \beta) E_0$, a function of $\beta$ too: see `geometric` and `tempering`."""
+    r"""$E_\text{always} + \beta E_1 + (1 - \beta) E_0$, a function of $\beta$ too.
 
+    What both ends have in common stands in `always`, and is evaluated once. See `geometric` and
+    `tempering`.
+    """
+
+    always: Energy | None
     target: Energy
     reference: Energy | None
+    names: tuple[str, ...] = eqx.field(static=True)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         values = self._bind(args, kwargs)
         level = as_float(values.pop(LEVEL))
         energy = _weighted(level, self.target.at(_own(self.target, values)))
+        if self.always is not None:
+            energy = self.always.at(_own(self.always, values)) + energy
         if self.reference is None:
             return energy
         return energy + _weighted(1 - level, self.reference.at(_own(self.reference, values)))
 
     @property
     def variables(self) -> tuple[str, ...]:
-        return (*self.target.variables, LEVEL)
+        return (*self.names, LEVEL)
 
     def _supports(self) -> Mapping[str, Support | None]:
-        return self.target.supports
+        return self._at(as_float(1.0)).supports
 
     def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
-        return self.target._support_at(name, values)
+        return self._at(as_float(1.0))._support_at(name, values)
+
+    def _at(self, level: Any) -> Energy:
+        """The energy at a level, as a sum."""
+        parts = [] if self.always is None else [self.always]
+        parts.append(scale(self.target, as_float(level)))
+        if self.reference is not None:
+            parts.append(scale(self.reference, 1 - as_float(level)))
+        return add(*parts) if len(parts) > 1 else parts[0]
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         if name == LEVEL or LEVEL not in values:
             return super()._factorize(name, values)
-        level = as_float(values[LEVEL])
-        factors = self.target._factorize(name, _own(self.target, values))
-        if factors is None or self.reference is None:
-            scaled = None if factors is None else factors.scale(level)
-            return super()._factorize(name, values) if scaled is None else scaled
-        other = self.reference._factorize(name, _own(self.reference, values))
-        if other is None or type(other) is not type(factors):
-            return super()._factorize(name, values)
-        return factors.scale(level) + other.scale(1 - level)  # pyright: ignore[reportOperatorIssue]
+        others = {n: value for n, value in values.items() if n != LEVEL}
+        return self._at(values[LEVEL])._factorize(name, others)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        if LEVEL not in values:
+            return None
+        others = {n: value for n, value in values.items() if n != LEVEL}
+        return self._at(values[LEVEL])._exact(others)
 
     @property
     def _ordered(self) -> bool:
@@ -151,10 +170,12 @@ class Tempered(Energy):
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         shown = shown or {}
         beta = shown.get(LEVEL, "β").removeprefix(f"{LEVEL}=")
-        target = f"{beta}·{self.target._factor(shown)}"
-        if self.reference is None:
-            return target
-        return f"{target} + (1 - {beta})·{self.reference._factor(shown)}"
+        text = f"{beta}·{self.target._factor(shown)}"
+        if self.always is not None:
+            text = f"{self.always._formula(shown)} + {text}"
+        if self.reference is not None:
+            text = f"{text} + (1 - {beta})·{self.reference._factor(shown)}"
+        return text
 
     def _factor(self, shown: Mapping[str, str] | None = None) -> str:
         return f"({self._formula(shown)})"
@@ -194,12 +215,17 @@ def geometric(reference: Energy, target: Energy, levels: Any = 32) -> Path:
             f"geometric() needs a reference of the target's variables {target.variables}, got "
             f"{reference._formula()} of {reference.variables}"
         )
+    if isinstance(reference, Unconstrained) and isinstance(target, Unconstrained):
+        return unconstrained(geometric(reference.energy, target.energy, levels))
     supports = (reference + target).supports  # raises where they clash
-    reference, target = (with_supports((energy,), supports) for energy in (reference, target))
-    path = _along(target, reference, _levels(levels))
-    return eqx.tree_at(
-        lambda path: path.reference, path, reference, is_leaf=lambda leaf: leaf is None
+    complete = with_supports((reference,), supports)
+    parts = _shared(reference, target) or (None, target, complete)
+    always, rest, other = (
+        None if part is None else with_supports((part,), supports) for part in parts
     )
+    assert rest is not None
+    path = _along(Tempered(always, rest, other, target.variables), _levels(levels))
+    return eqx.tree_at(lambda path: path.reference, path, complete, is_leaf=_is_none)
 
 
 def tempering(target: Energy, temperatures: Any) -> Path:
@@ -228,15 +254,32 @@ def tempering(target: Energy, temperatures: Any) -> Path:
             "tempering() takes positive temperatures from the hottest to the target's, got "
             f"{temperatures.tolist()}"
         )
-    return _along(target, None, 1 / temperatures)
+    return _along(Tempered(None, target, None, target.variables), 1 / temperatures)
 
 
-def _along(target: Energy, reference: Energy | None, levels: Any) -> Path:
-    if LEVEL in target.variables:
+def unconstrained(path: Path) -> Path:
+    """The path in unconstrained coordinates: mapped once, after the level."""
+    reference = None if path.reference is None else Unconstrained(path.reference)
+    new = Unconstrained(path.energy, fixed=(path.name,)), reference
+    return eqx.tree_at(lambda path: (path.energy, path.reference), path, new, is_leaf=_is_none)
+
+
+def _shared(reference: Energy, target: Energy) -> tuple[Energy, Energy, None] | None:
+    """What both have in common, and the rest: where a reference is terms of the target."""
+    inner = reference.energy if isinstance(reference, Constrained) else reference
+    own, terms = inner._terms(), target._terms()
+    rest = [term for term in terms if not any(term is other for other in own)]
+    if not rest or len(rest) + len(own) != len(terms):
+        return None
+    return reference, add(*rest) if len(rest) > 1 else rest[0], None
+
+
+def _along(energy: Tempered, levels: Any) -> Path:
+    if LEVEL in energy.names:
         raise ValueError(
-            f"{target._formula()} has a variable {LEVEL!r}, which is the path's: .rename it"
+            f"{energy.target._formula()} has a variable {LEVEL!r}, which is the path's: .rename it"
         )
-    return Path(Tempered(target, reference), **{LEVEL: levels})
+    return Path(energy, **{LEVEL: levels})
 
 
 def _levels(levels: Any) -> Any:
@@ -251,6 +294,10 @@ def _levels(levels: Any) -> Any:
             f"{levels[-1]}"
         )
     return levels
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
 
 
 def _weighted(weight: jax.Array, energy: jax.Array) -> jax.Array:

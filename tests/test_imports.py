@@ -16,6 +16,7 @@ LAYERS = [
     {"_types", "_registry", "_cache"},
     {"supports"},
     {"energies"},
+    {"_reference"},
     {"paths"},
     {"samplers"},
     {"diagnostics"},

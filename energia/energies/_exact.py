@@ -101,7 +101,7 @@ def _ancestral(terms: Sequence["Energy"], values: Mapping[str, Any]) -> Exact | 
     """
     order: list[Energy] = []
     waiting, shapes = list(terms), dict(values)
-    number = as_float(0.0)
+    number, normalised = as_float(0.0), True
     while waiting:
         for term in waiting:
             own = _own(term, shapes)
@@ -113,7 +113,7 @@ def _ancestral(terms: Sequence["Energy"], values: Mapping[str, Any]) -> Exact | 
             return None
         order.append(term)
         waiting.remove(term)
-        number = number + exact.log_partition
+        number, normalised = number + exact.log_partition, normalised and exact.constant
         # what it draws only matters by its shape here
         shapes |= exact.draw(jax.random.key(0))
 
@@ -126,7 +126,7 @@ def _ancestral(terms: Sequence["Energy"], values: Mapping[str, Any]) -> Exact | 
         return {name: value for name, value in drawn.items() if name not in values}
 
     own = set().union(*(term.variables for term in terms))
-    return Exact(draw, number, constant=not own & set(values))
+    return Exact(draw, number, constant=normalised or not own & set(values))
 
 
 def chosen(parts: Sequence[Exact], log_weights: jax.Array, constant: bool) -> Exact:

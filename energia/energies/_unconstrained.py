@@ -1,6 +1,6 @@
 """An energy in unconstrained coordinates: what gradient-based samplers see."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -23,12 +23,14 @@ class Unconstrained(Energy):
     energy: Energy
     maps: tuple[tuple[str, Continuous], ...] = eqx.field(static=True)
 
-    def __init__(self, energy: Energy):
+    def __init__(self, energy: Energy, fixed: Collection[str] = ()):
         self.energy = energy
         self.maps = tuple(
             (name, support)
             for name, support in by_dependency(energy.supports, energy._formula())
-            if isinstance(support, Continuous) and not isinstance(support, Real)
+            if isinstance(support, Continuous)
+            and not isinstance(support, Real)
+            and name not in fixed  # a path's level is none of the variables that move
         )
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
