@@ -1,6 +1,7 @@
 """Chains that go along a path, tuned beforehand by a pilot run of other chains."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -8,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values
+from energia._types import Values, strong_tree
 from energia.energies._energy import Energy
+from energia.energies._fitted import Fitted
 from energia.energies._unconstrained import Unconstrained
 from energia.evaluate import _annealing
 from energia.evaluate._bridge import Bridge, bridge, coordinates, target_of
-from energia.paths import Path
+from energia.paths import Path, geometric, reference_for
 from energia.samplers import HMC, NUTS, Auto, BlockGibbs, ChEESHMC, Gibbs
 from energia.samplers._sampler import Kernel, registry
 from energia.sampling._starts import check_scalar
@@ -109,40 +111,13 @@ def prepare(
     Its chains are others than those that weights come from, so that nothing that is tuned depends
     on them.
     """
-    between = bridge(path)
-    check_scalar(between.first.energy)
-    check_scalar(target_of(path))
-    moved = _moved(between)
-    chosen = _kernel(kernel, moved, num_chains)
-    chosen.check(moved, moved.variables)
-    if (bias := chosen.bias()) is not None:
-        raise ValueError(
-            f"{type(chosen).__name__} does not leave exp(-E) invariant ({bias}), and weights along "
-            "a path are right only where a kernel does: use 'hmc', 'mala' or 'gibbs'"
-        )
     given = None if levels is None else coordinates(path, levels)
-    key_start, key_pilot = jax.random.split(jax.random.fold_in(key, 0))
-    starts = _starts(between, jax.random.split(key_start, num_chains))
-    tunes = bool(chosen.unset())
-    hosted = {name: np.asarray(rows) for name, rows in starts.items()}
-    moves = TUNING_MOVES if tunes else MOVES
-    filled, tuning = chosen.tune_init(moved, hosted, moves) if tunes else (chosen, None)
+    between = bridge(path)
+    check_scalar(target_of(path))
+    pilot = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 0))
     nodes, table = np.array([0.0, 1.0]), None
-    if tunes or given is None:
-        plan = _annealing.plan(
-            np.zeros(1),
-            moves=moves,
-            resample_below=2.0,
-            pilot=True,
-            conditional_ess=CONDITIONAL_ESS,
-        )
-        run = _annealing.run(between, filled, tuning, None, plan, starts, 0.0, key_pilot)
-        if not run.reached:
-            raise ValueError(
-                f"the pilot run went through {run.num_levels} levels and reached only s = "
-                f"{run.spacing[-1]:.3g} of the path from 0 to 1: the reference is too far from "
-                "the target; give a reference= nearer to it"
-            )
+    if pilot.tunes or given is None:
+        run = pilot.run()
         nodes, table = np.concatenate([[0.0], run.spacing]), run.table
     last = len(nodes) - 1
     where = np.linspace(0, last, num_steps + 1)
@@ -150,7 +125,94 @@ def prepare(
     if given is not None:
         schedule, where = given, np.interp(given, nodes, np.arange(last + 1))
     rows = np.clip(np.round(where).astype(np.int32) - 1, 0, last - 1)
-    return Annealer(between, filled, tuning, table, schedule, rows, num_chains, key)
+    numbers = table, schedule, rows, num_chains
+    return Annealer(between, pilot.kernel, pilot.tuning, *numbers, key)
+
+
+class Pilot:
+    """A run that spaces levels and tunes a kernel on the way.
+
+    Args:
+        between: the path.
+        kernel: by name or configured.
+        num_chains: how many chains.
+        key: a typed key.
+    """
+
+    def __init__(self, between: Bridge, kernel: str | Kernel, num_chains: int, key: jax.Array):
+        self.bridge = between
+        moved = _moved(between)
+        chosen = _kernel(kernel, moved, num_chains)
+        chosen.check(moved, moved.variables)
+        if (bias := chosen.bias()) is not None:
+            raise ValueError(
+                f"{type(chosen).__name__} does not leave exp(-E) invariant ({bias}), and weights "
+                "along a path are right only where a kernel does: use 'hmc', 'mala' or 'gibbs'"
+            )
+        key_start, self.key = jax.random.split(key)
+        self.starts = _starts(between, jax.random.split(key_start, num_chains))
+        self.tunes = bool(chosen.unset())
+        self.kernel, self.tuning = chosen, None
+        self.moves = TUNING_MOVES if self.tunes else MOVES
+        if self.tunes:
+            hosted = {name: np.asarray(rows) for name, rows in self.starts.items()}
+            self.kernel, self.tuning = chosen.tune_init(moved, hosted, self.moves)
+
+    def run(self) -> _annealing.Run:
+        """Go to the target.
+
+        Raises:
+            ValueError: when that takes too many levels.
+        """
+        plan = _annealing.plan(
+            np.zeros(1),
+            moves=self.moves,
+            resample_below=2.0,
+            pilot=True,
+            conditional_ess=CONDITIONAL_ESS,
+        )
+        fixed = self.bridge, self.kernel, self.tuning, None, plan
+        run = _annealing.run(*fixed, self.starts, 0.0, self.key)
+        if not run.reached:
+            raise ValueError(
+                f"the pilot run went through {run.num_levels} levels and reached only s = "
+                f"{run.spacing[-1]:.3g} of the path from 0 to 1: the reference is too far from "
+                "the target; give a reference= nearer to it"
+            )
+        return run
+
+
+def path_to(
+    energy: Energy | Path,
+    reference: Energy | None,
+    kernel: str | Kernel,
+    num_chains: int,
+    key: jax.Array,
+    data: Mapping[str, Any] | None = None,
+) -> Path:
+    """The path that is given, or the geometric one from a reference.
+
+    Where no reference is given, and the energy has no prior in it, a law is fitted: to data that
+    are given, else to where a pilot run ends.
+    """
+    if isinstance(energy, Path):
+        if reference is not None:
+            raise ValueError("reference= is for an energy; a path has its own first level")
+        return energy
+    if reference is not None:
+        return geometric(reference, energy)
+    target = Unconstrained(strong_tree(energy))
+    unit = reference_for(target)
+    path = geometric(unit, target)
+    if not isinstance(unit, Fitted):
+        return path
+    between = bridge(path)
+    if data is not None and set(data) >= set(between.variables):
+        positions = unconstrained_rows(between.joint, {n: data[n] for n in between.variables})
+    else:
+        positions = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 5)).run().positions
+    keys = jax.random.split(jax.random.fold_in(key, 6), len(next(iter(positions.values()))))
+    return geometric(reference_for(target, _completed(between, positions, keys)), target)
 
 
 def exact_draws(between: Bridge, path: Path, num_chains: int, key: jax.Array) -> Values | None:
@@ -177,6 +239,16 @@ def _starts(between: Bridge, keys: jax.Array) -> Values:
 @eqx.filter_jit
 def _at_start(between: Bridge) -> jax.Array:
     return between.log_partition()
+
+
+@eqx.filter_jit
+def _completed(between: Bridge, positions: Values, keys: jax.Array) -> Values:
+    return jax.vmap(between.complete)(positions, keys)
+
+
+@eqx.filter_jit
+def unconstrained_rows(joint: Unconstrained, rows: Mapping[str, Any]) -> Values:
+    return jax.vmap(lambda row: joint.unconstrain(dict(row)))(rows)
 
 
 def _moved(between: Bridge) -> Energy:

@@ -13,7 +13,7 @@ from energia.energies._elimination import has_closed_form
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
 from energia.energies._unconstrained import Unconstrained
-from energia.paths import Path, Tempered
+from energia.paths import Path, Tempered, unconstrained
 from energia.samplers._sampler import GradientBased, Kernel
 from energia.supports import Support
 
@@ -38,7 +38,7 @@ class Bridge(eqx.Module):
 
     joint: Unconstrained
     marginal: Energy
-    first: Unconstrained
+    first: Energy
     levels: jax.Array
     name: str = eqx.field(static=True)
     latent: str | None = eqx.field(static=True)
@@ -80,6 +80,17 @@ class Bridge(eqx.Module):
         drawn = self._first().draw(key)
         return {name: drawn[name] for name in self.variables}
 
+    def complete(self, position: Values, key: jax.Array) -> Values:
+        """A position at s = 1 with the variable that was summed out."""
+        if self.latent is None:
+            return position
+        one = self.value(jnp.ones((), self.levels.dtype))
+        factors = self.joint._factorize(self.latent, {**position, self.name: one})
+        support = self.joint.supports[self.latent]
+        assert factors is not None
+        assert support is not None
+        return {**position, self.latent: factors.draw(key, support).astype(support.dtype)}
+
     def log_partition(self) -> jax.Array:
         """Log Z at s = 0."""
         return self._first().log_partition
@@ -94,18 +105,13 @@ def bridge(path: Path) -> Bridge:
     """See `Bridge`.
 
     Raises:
-        ValueError: when the support of a variable is unknown, or nobody knows exact draws at the
-            first level.
+        ValueError: when nobody knows exact draws at the first level.
     """
     path = strong_tree(path)
-    for name, support in path.supports.items():
-        if support is None:
-            raise ValueError(
-                f"the support of {name!r} in {path.energy._formula()} is unknown: say which values "
-                f"it takes, .constrain({name}=en.Real((...,))) or the like"
-            )
+    path = unconstrained(path)
+    joint = path.energy
+    assert isinstance(joint, Unconstrained)
     first = path(path.levels[0]) if path.reference is None else path.reference
-    first, joint = Unconstrained(first), Unconstrained(path.energy)
     if first._exact({}) is None:
         raise ValueError(
             f"nobody knows exact draws of {first._formula()}, where the path begins: give a "
@@ -113,16 +119,33 @@ def bridge(path: Path) -> Bridge:
         )
     latent = _latent(joint, path.name)
     marginal = joint if latent is None else joint.marginalize(latent)
-    linear = isinstance(path.energy, Tempered) and latent is None
+    linear = _tempered(joint) is not None and latent is None
     return Bridge(joint, marginal, first, as_float(path.levels), path.name, latent, linear)
 
 
+def check_known_supports(energy: Energy) -> None:
+    """Raise where the values that a variable takes are unknown."""
+    for name, support in energy.supports.items():
+        if support is None:
+            raise ValueError(
+                f"the support of {name!r} in {energy._formula()} is unknown: say which values it "
+                f"takes, .constrain({name}=en.Real((...,))) or the like"
+            )
+
+
 def target_of(path: Path) -> Energy:
-    """The last energy, itself where the path tempers it: it may know exact draws."""
-    energy, last = path.energy, path.levels[-1]
-    if isinstance(energy, Tempered) and is_concrete(last) and float(last) == 1.0:
-        return energy.target
-    return path.target
+    """The last energy; itself where the path tempers it, since it may know exact draws."""
+    tempered, last = _tempered(path.energy), path.levels[-1]
+    if tempered is None or not is_concrete(last) or float(last) != 1.0:
+        return path.target
+    whole = tempered.target if tempered.always is None else tempered.always + tempered.target
+    return Unconstrained(whole) if isinstance(path.energy, Unconstrained) else whole
+
+
+def _tempered(energy: Energy) -> Tempered | None:
+    while isinstance(energy, Unconstrained):
+        energy = energy.energy
+    return energy if isinstance(energy, Tempered) else None
 
 
 def _latent(joint: Unconstrained, level: str) -> str | None:

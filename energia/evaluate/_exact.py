@@ -21,11 +21,16 @@ FINEST = {1: 16, 2: 12}  # powers of two: intervals along each axis
 TOLERANCE = 2e-5
 
 
+class Impossible(ValueError):
+    """No way to log Z without chance is known."""
+
+
 def exact(energy: Energy) -> LogPartition:
-    """Log Z by whichever way is known: see `log_partition`.
+    """The normaliser by whichever way is known: see `log_partition`.
 
     Raises:
-        ValueError: when there is none.
+        Impossible: when there is none.
+        ValueError: when the answer is not finite.
     """
     known = _known(energy)
     if known is not None:
@@ -38,14 +43,22 @@ def exact(energy: Energy) -> LogPartition:
         spaces = [s.unconstrained_shape for s in supports.values() if isinstance(s, Continuous)]
         size = sum(map(math.prod, spaces))
         if not continuous:
-            raise ValueError(_impossible(energy, f"more than {LARGEST:,} states")) from error
+            raise Impossible(_impossible(energy, f"more than {LARGEST:,} states")) from error
         if size > max(FINEST):
-            raise ValueError(
+            raise Impossible(
                 _impossible(energy, f"{size} continuous entries, more than {max(FINEST)}")
             ) from error
-        finite = [name for name in supports if name not in continuous]
-        return _quadrature(Unconstrained(energy.marginalize(*finite) if finite else energy), size)
+        return _quadrature(Unconstrained(_without(energy, continuous)), size)
     return _certain(float(_summed(energy)), "exact")
+
+
+def _without(energy: Energy, continuous: list[str]) -> Energy:
+    """The energy of the continuous variables alone."""
+    finite = [name for name in energy.variables if name not in continuous]
+    try:
+        return energy.marginalize(*finite) if finite else energy
+    except ValueError as error:
+        raise Impossible(_impossible(energy, "too many states beside them")) from error
 
 
 def _impossible(energy: Energy, why: str) -> str:

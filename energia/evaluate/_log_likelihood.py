@@ -126,7 +126,7 @@ def log_likelihood(
             num_chains=num_chains,
             num_steps=num_steps,
             levels=levels,
-            data=rows if not latent else None,
+            data=rows,
         )
     elif isinstance(log_partition, LogPartition):
         estimate = log_partition

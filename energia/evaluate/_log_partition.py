@@ -1,17 +1,18 @@
 """The verb `log_partition`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from energia._types import check_count, check_key
+from energia._types import check_count, check_key, strong_tree
 from energia.energies._energy import Energy
-from energia.evaluate._annealer import prepare
-from energia.evaluate._bridge import target_of
+from energia.evaluate._annealer import path_to, prepare
+from energia.evaluate._bridge import check_known_supports, target_of
 from energia.evaluate._estimate import LogPartition, warn
-from energia.evaluate._exact import exact
+from energia.evaluate._exact import Impossible, exact
 from energia.evaluate._sides import backward, bracket, forward
-from energia.paths import Path, geometric
+from energia.paths import Path
 from energia.samplers._sampler import Kernel
 
 METHODS = ("auto", "exact", "ais", "smc", "raise", "bracket")
@@ -56,7 +57,10 @@ def log_partition(
             draws to the target.
         method: see above.
         key: a typed JAX key; needed but for 'exact'.
-        reference: an energy of the same variables with exact draws, in the place of a path.
+        reference: an energy of the same variables with exact draws, where the path begins. None:
+            the terms of the energy that have exact draws of all variables (a prior of named
+            distributions); else a normal law of the real variables and independent laws of the
+            discrete ones, fitted to where a pilot run from a standard normal ends.
         kernel: what moves the chains, by name or configured: must leave $e^{-E}$ invariant. 'auto':
             `'hmc'` for continuous variables, `'gibbs'` for discrete ones (where they are many and
             have no closed forms `'gibbs_with_gradients'`), both in turn for both.
@@ -91,52 +95,64 @@ def log_partition(
         >>> abs(result.value - 0.114) < 4 * result.stderr
         True
     """
+    result = log_partition_of(
+        energy,
+        method,
+        key=key,
+        reference=reference,
+        kernel=kernel,
+        num_chains=num_chains,
+        num_steps=num_steps,
+        levels=levels,
+        draws=draws,
+    )
+    warn(result.problems)
+    return result
+
+
+def log_partition_of(
+    energy: Energy | Path,
+    method: str,
+    *,
+    key: jax.Array | None,
+    reference: Energy | None,
+    kernel: str | Kernel,
+    num_chains: int,
+    num_steps: int,
+    levels: Any,
+    draws: Any = None,
+    data: Mapping[str, Any] | None = None,
+) -> LogPartition:
+    """`log_partition` without its warning, and with data to fit a reference to."""
     if method not in METHODS:
         raise ValueError(f"method= must be one of {METHODS}, got {method!r}")
     target = target_of(energy) if isinstance(energy, Path) else energy
     if not isinstance(target, Energy):
         raise TypeError(f"log_partition() takes an energy or a path, got {energy!r}")
+    check_known_supports(target)
     if method in ("auto", "exact"):
         try:
-            result = exact(target)
-        except ValueError:
+            return exact(strong_tree(target))
+        except Impossible:
             if method == "exact":
                 raise
             method = "bracket"
-        else:
-            warn(result.problems)
-            return result
     if key is None:
-        raise TypeError(f"log_partition(method={method!r}) needs key=, a typed JAX key")
-    path = path_to(energy, reference)
+        raise TypeError(
+            f"log_partition(method={method!r}) needs key=, a typed JAX key: no exact answer is "
+            "known, or wanted"
+        )
+    num_chains = check_count(num_chains, "num_chains", 2)
+    num_steps = check_count(num_steps, "num_steps", 1)
+    key = check_key(key)
+    path = path_to(energy, reference, kernel, num_chains, key, data)
     annealer = prepare(
-        path,
-        kernel,
-        num_chains=check_count(num_chains, "num_chains", 2),
-        num_steps=check_count(num_steps, "num_steps", 1),
-        levels=levels,
-        key=check_key(key),
+        path, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, key=key
     )
     match method:
         case "raise":
-            result = backward(annealer, path, draws)
+            return backward(annealer, path, draws)
         case "bracket":
-            result = bracket(annealer, path, draws)
+            return bracket(annealer, path, draws)
         case _:
-            result = forward(annealer, resample=method == "smc")
-    warn(result.problems)
-    return result
-
-
-def path_to(energy: Energy | Path, reference: Energy | None) -> Path:
-    """The path that is given, or the geometric one from a reference."""
-    if isinstance(energy, Path):
-        if reference is not None:
-            raise ValueError("reference= is for an energy; a path has its own first level")
-        return energy
-    if reference is None:
-        raise ValueError(
-            f"{energy._formula()} needs a reference=: an energy of {energy.variables} with exact "
-            "draws, such as en.Gaussian"
-        )
-    return geometric(reference, energy)
+            return forward(annealer, resample=method == "smc")

@@ -4,13 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from energia._types import Values
-from energia.energies._unconstrained import Unconstrained
-from energia.evaluate._annealer import Annealer, exact_draws
+from energia.evaluate._annealer import Annealer, exact_draws, unconstrained_rows
 from energia.evaluate._annealing import Run
 from energia.evaluate._bridge import target_of
 from energia.evaluate._estimate import WIDE, LogPartition, Weighted, weighted
@@ -123,9 +120,4 @@ def given_draws(annealer: Annealer, path: Path, draws: Any) -> Values:
     rows = np.linspace(0, count - 1, few).round().astype(int)
     chosen = {name: np.asarray(draws[name])[rows] for name in names}
     starts = given_starts(target_of(path), chosen, few)
-    return _unconstrained(annealer.bridge.joint, starts)
-
-
-@eqx.filter_jit
-def _unconstrained(joint: Unconstrained, rows: Mapping[str, Any]) -> Values:
-    return jax.vmap(lambda row: joint.unconstrain(dict(row)))(rows)
+    return unconstrained_rows(annealer.bridge.joint, starts)
