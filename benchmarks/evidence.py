@@ -3,12 +3,12 @@
     python benchmarks/evidence.py
     python benchmarks/evidence.py --data DATA --targets german_credit many_well --seeds 20
 
-Told for each target: of how many seeds |error| is at most two standard errors of 'ais', of how many
-[lower, upper] of 'bracket' holds the truth; the root mean square of errors, the root mean square of
-the standard errors told, and seconds a bracket, of which the first one compiles. Exact answers:
-transfer matrices (Ising), enumeration (Boltzmann machines, another one each seed), normalised
-densities (funnel, 40 modes), quadrature (many-well), and importance sampling (German credit,
--529.1752 ± 0.0011).
+Told for each target: of how many seeds |error| is at most three standard errors of 'ais', and of how
+many [lower, upper] of 'bracket' holds the truth; the root mean squares of errors and of the standard
+errors told; how many gave no warning; and seconds a bracket, of which the first one compiles. Exact
+answers: transfer matrices (Ising), enumeration (Boltzmann machines, another one each seed),
+normalised densities (funnel, 40 modes), quadrature (many-well), and importance sampling (German
+credit, -529.1752 ± 0.0011).
 """
 
 import argparse
@@ -97,17 +97,18 @@ def measure(name, make, options, seeds):
         both = en.evaluate.log_partition(energy, "bracket", key=key, **options)
         seconds = time.perf_counter() - began
         errors = one.value - value, both.value - value
-        held = abs(errors[0]) <= 2 * one.stderr, both.lower <= value <= both.upper
+        held = abs(errors[0]) <= 3 * one.stderr, both.lower <= value <= both.upper
         rows.append((*held, *errors, one.stderr, both.stderr, one.ok, both.ok, seconds))
-    held, inside, error, middle, told, width, fine, good, seconds = map(np.array, zip(*rows))
+    held, inside, error, middle, told, width, fine, good, seconds = np.array(rows, float).T
 
     def rms(x):
         return np.sqrt(np.mean(x**2))
 
     print(
-        f"{name:24s} ais {held.sum():2d}, bracket {inside.sum():2d} of {seeds}; "
-        f"ais error {rms(error):.3f}, told {rms(told):.3f}, mean {error.mean():+.3f}; bracket error "
-        f"{rms(middle):.3f}, told {rms(width):.3f}; trusted {fine.sum()} and {good.sum()}; "
+        f"{name:24s} ais {held.sum():2.0f}, bracket {inside.sum():2.0f} of {seeds}; "
+        f"ais error {rms(error):.3f}, told {rms(told):.3f}, mean {error.mean():+.3f}; "
+        f"bracket error {rms(middle):.3f}, told {rms(width):.3f}; "
+        f"trusted {fine.sum():.0f} and {good.sum():.0f}; "
         f"{seconds[0]:.1f} s, then {np.median(seconds[1:] if seeds > 1 else seconds):.1f} s",
         flush=True,
     )

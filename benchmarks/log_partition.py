@@ -3,15 +3,16 @@
     python benchmarks/log_partition.py DATA/rbm_mnist_cd25_500.npz
     python benchmarks/log_partition.py DATA/rbm_mnist_cd25_500.npz --temperatures 1 --chains 100
 
-The machine is CD25(500) of Salakhutdinov and Murray (2008), whose log Z is 451.28 there (100 chains;
-three standard deviations: 450.97 to 451.52), with their temperatures: 500 evenly in [0, 0.5], 4,000
-in [0.5, 0.9], 10,000 in [0.9, 1]; of these every n-th is kept. Both sides begin at independent
-units with the data's means, have as many chains and the same temperatures, and make two matrix
-products a temperature: the floor is a compiled loop of these alone. NumPy is in single precision
-too. The reverse side and a run with levels that a pilot run spaces stand below.
+The machine is CD25(500) of Salakhutdinov and Murray (2008), whose log Z is 451.28 there (100
+chains; three standard deviations: 450.97 to 451.52), with their temperatures: 500 evenly in
+[0, 0.5], 4,000 in [0.5, 0.9], 10,000 in [0.9, 1]; of these every n-th is kept. Both sides begin at
+independent units with the data's means, have as many chains and the same temperatures, and make two
+matrix products a temperature: the floor is a compiled loop of these alone. NumPy is in single
+precision too. The reverse side and a run with levels that a pilot run spaces stand below.
 """
 
 import argparse
+import itertools
 import os
 import time
 from importlib.metadata import version
@@ -36,7 +37,7 @@ def temperatures(every):
 
 
 def by_numpy(weights, visible, hidden, means, betas, chains, seed=0):
-    """Salakhutdinov and Murray's loop: the base has the data's means, and hidden units of odds 1."""
+    """Salakhutdinov and Murray's loop; the base has the data's means, and hidden odds of 1."""
     rng = np.random.default_rng(seed)
     weights, visible, hidden = (a.astype(np.float32) for a in (weights, visible, hidden))
     base = np.log(means / (1 - means)).astype(np.float32)
@@ -50,7 +51,7 @@ def by_numpy(weights, visible, hidden, means, betas, chains, seed=0):
 
     v = (rng.random((chains, len(base)), np.float32) < sigmoid(base)).astype(np.float32)
     log_weights = np.zeros(chains)
-    for before, beta in zip(betas[:-1].astype(np.float32), betas[1:].astype(np.float32)):
+    for before, beta in itertools.pairwise(betas.astype(np.float32)):
         odds = v @ weights + hidden
         log_weights += log_density(v, odds, beta) - log_density(v, odds, before)
         on = sigmoid(beta * odds)

@@ -8,7 +8,8 @@ import numpy as np
 from energia.diagnostics import _arviz
 
 MIN_ESS = 20.0
-WIDE = 2.0  # standard errors from a value to its bounds
+UNEVEN = 0.7  # of the weights are effective: above, no tail matters that has been seen
+WIDE = 3.0  # standard errors from a value to its bounds
 
 
 class EvaluationWarning(UserWarning):
@@ -35,7 +36,7 @@ class LogPartition:
     Attributes:
         value: the estimate, in nats.
         stderr: its standard error; 0 where it is exact up to rounding.
-        lower: below $\log Z$ but for chance: two standard errors below an estimate whose expected
+        lower: below $\log Z$ but for chance: three standard errors below an estimate whose expected
             value is at most $\log Z$. `-inf` where the method has no such side.
         upper: above $\log Z$ but for chance, likewise; `inf` where the method has no such side.
         ess: the effective number of independent weights, an absolute number out of `num_chains`
@@ -142,7 +143,7 @@ def weighted(log_weights: np.ndarray, ancestors: np.ndarray | None = None) -> We
             f"the effective number of weights is {ess:.1f} of {count}, below {MIN_ESS:.0f}: more "
             "num_steps, more num_chains, or a reference nearer to the target"
         )
-    elif ancestors is None and (tail := _heavy(log_weights)) is not None:
+    elif ancestors is None and ess < UNEVEN * count and (tail := _heavy(log_weights)) is not None:
         problems.append(tail)
     log_mean = float(largest + np.log(weights.mean()))
     return Weighted(log_mean, float(np.sqrt(variance)), ess, tuple(problems))
