@@ -3,8 +3,8 @@
     python benchmarks/evidence.py
     python benchmarks/evidence.py --data DATA --targets german_credit many_well --seeds 20
 
-Told for each target: of how many seeds |error| is at most three standard errors of 'ais', and of how
-many [lower, upper] of 'bracket' holds the truth; the root mean squares of errors and of the standard
+Told for each target: of how many seeds |error| is at most three standard errors of 'ais', of how
+many [lower, upper] of 'bracket' holds the truth; the root mean squares of errors and of standard
 errors told; how many gave no warning; and seconds a bracket, of which the first one compiles. Exact
 answers: transfer matrices (Ising), enumeration (Boltzmann machines, another one each seed),
 normalised densities (funnel, 40 modes), quadrature (many-well), and importance sampling (German

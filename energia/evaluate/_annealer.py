@@ -1,12 +1,11 @@
 """Chains that go along a path, tuned beforehand by a pilot run of other chains."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from energia._types import Values, strong_tree
@@ -16,8 +15,8 @@ from energia.energies._unconstrained import Unconstrained
 from energia.evaluate import _annealing
 from energia.evaluate._bridge import Bridge, bridge, coordinates, target_of
 from energia.paths import Path, geometric, reference_for
-from energia.samplers import HMC, NUTS, Auto, BlockGibbs, ChEESHMC, Gibbs
-from energia.samplers._sampler import Kernel, registry
+from energia.samplers import HMC, Auto, BlockGibbs, Gibbs
+from energia.samplers._sampler import GradientBased, Kernel, registry
 from energia.sampling._starts import check_scalar
 
 TUNING_MOVES = 24  # of a pilot run at each level, where there is something to tune
@@ -141,9 +140,9 @@ class Pilot:
 
     def __init__(self, between: Bridge, kernel: str | Kernel, num_chains: int, key: jax.Array):
         self.bridge = between
-        moved = _moved(between)
-        chosen = _kernel(kernel, moved, num_chains)
-        chosen.check(moved, moved.variables)
+        moved, whole = between.at_target()
+        chosen = _kernel(kernel, whole, moved.variables, num_chains)
+        chosen.check(moved if chosen.has(GradientBased) else whole, moved.variables)
         if (bias := chosen.bias()) is not None:
             raise ValueError(
                 f"{type(chosen).__name__} does not leave exp(-E) invariant ({bias}), and weights "
@@ -251,25 +250,19 @@ def unconstrained_rows(joint: Unconstrained, rows: Mapping[str, Any]) -> Values:
     return jax.vmap(lambda row: joint.unconstrain(dict(row)))(rows)
 
 
-def _moved(between: Bridge) -> Energy:
-    """The energy of what is moved, at the target: for checks and for tuning's shapes."""
-    one = jnp.ones((), between.levels.dtype)
-    return between.marginal.condition(**{between.name: between.value(one)})
-
-
-def _kernel(config: Any, energy: Energy, num_chains: int) -> Kernel:
+def _kernel(config: Any, energy: Energy, names: Sequence[str], num_chains: int) -> Kernel:
     """The kernel that is meant; 'auto' is one whose steps have one length, for chains in step."""
     kernel = registry.resolve(config)
     if isinstance(kernel, Auto):
-        kernel, _ = kernel.choose(energy, num_chains)
-        if isinstance(kernel, NUTS | ChEESHMC):
+        supports = {name: energy.supports[name] for name in names}
+        finite = tuple(n for n, s in supports.items() if s is not None and s.discrete)
+        others = tuple(name for name in names if name not in finite)
+        if not finite:
             return HMC()
-        if isinstance(kernel, BlockGibbs):
-            supports = energy.supports
-            finite = tuple(n for n, s in supports.items() if s is not None and s.discrete)
-            others = tuple(name for name in supports if name not in finite)
+        if others:
             return BlockGibbs({finite: Gibbs(), others: HMC()})
-        return kernel
+        chosen, _ = kernel.choose(energy, num_chains)  # a layer that is summed out may help
+        return Gibbs() if isinstance(chosen, BlockGibbs) else chosen
     if not isinstance(kernel, Kernel):
         raise TypeError(f"kernel= must be a Markov kernel or the name of one, got {config!r}")
     return kernel

@@ -80,6 +80,11 @@ class Bridge(eqx.Module):
         drawn = self._first().draw(key)
         return {name: drawn[name] for name in self.variables}
 
+    def at_target(self) -> tuple[Energy, Energy]:
+        """The energies at s = 1: of what is moved, and of all variables."""
+        level = {self.name: self.value(jnp.ones((), self.levels.dtype))}
+        return self.marginal.condition(**level), self.joint.condition(**level)
+
     def complete(self, position: Values, key: jax.Array) -> Values:
         """A position at s = 1 with the variable that was summed out."""
         if self.latent is None:
