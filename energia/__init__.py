@@ -68,7 +68,7 @@ from energia.energies import (
     total,
 )
 from energia.paths import Path
-from energia.sampling import Draws, sample
+from energia.sampling import Draws, Minimum, minimize, sample
 from energia.supports import (
     Binary,
     Categorical,
@@ -122,6 +122,7 @@ __all__ = [
     "LogUniform",
     "Logistic",
     "MLPEnergy",
+    "Minimum",
     "MultivariateNormal",
     "Natural",
     "NegativeBinomial",
@@ -154,6 +155,7 @@ __all__ = [
     "fit",
     "from_log_density",
     "interop",
+    "minimize",
     "mixture",
     "objectives",
     "paths",

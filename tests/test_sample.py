@@ -42,7 +42,8 @@ STATS = {
 }
 METHODS = ["vectorized", "parallel"]
 DISCRETE = ("gibbs", "gibbs_with_gradients", "discrete_langevin")  # they cannot move NORMAL
-KINDS = {n: en.samplers.registry.get(n) for n in en.samplers.names() if n not in DISCRETE}
+EVERY = {n: en.samplers.registry.get(n) for n in en.samplers.names() if n not in DISCRETE}
+KINDS = {n: k for n, k in EVERY.items() if not issubclass(k, en.samplers.ParticleSampler)}
 TOGETHER = {name for name, kind in KINDS.items() if issubclass(kind, en.samplers.AllChains)}
 each_sampler = pytest.mark.parametrize("sampler", KINDS)
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -82,7 +83,7 @@ def test_shapes_and_names(sampler: str) -> None:
     assert (draws.num_chains, draws.num_samples, list(draws)) == (4, 40, ["x"])
     assert sampler not in STATS or set(draws.stats) == STATS[sampler]
     for value in draws.stats.values():
-        assert value.shape == (4, 40)
+        assert value.shape[:2] == (4, 40)
     np.testing.assert_allclose(
         draws.stats["lp"], -jax.vmap(jax.vmap(NORMAL))(draws["x"]), rtol=1e-4, atol=1e-5
     )

@@ -35,6 +35,7 @@ DISCRETISED = normal(1 / (PRECISION * (1 - STEP * PRECISION / 2)))
 CONFIGS: dict[str, Any] = {
     "langevin": en.samplers.Langevin(step_size=STEP),
     "mclmc": en.samplers.MCLMC(L=1.5, step_size=0.3, inverse_mass_matrix=1 / PRECISION),
+    "parallel_tempering": en.samplers.ParallelTempering("hmc", num_replicas=3),
 }
 TARGETS: dict[str, list[Target]] = {"langevin": [DISCRETISED], "mclmc": [normal()]}
 
@@ -44,7 +45,12 @@ KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+MANY = {"parallel_tempering"}  # kernels a step
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY else []) for n in KERNELS]
+)
 def test_registered(name: str) -> None:
     check_sampler(CONFIGS.get(name, name), targets=TARGETS.get(name))
 
@@ -99,8 +105,8 @@ class Metropolis(en.samplers.Kernel):
                 new = jax.tree.map(lambda x: x.astype(jnp.bfloat16), new)
             case "nested info":
                 info["more"] = {}
-            case "info of vectors":
-                info["noise"] = jnp.zeros(2)
+            case "info of matrices":
+                info["noise"] = jnp.zeros((2, 2))
             case "lp of the proposal":
                 info["lp"] = -proposed.energy - 1
             case "a rate above one":
@@ -180,8 +186,8 @@ def test_dense_metric() -> None:
         ("impure", "same key gives the same transition: .* pure functions"),
         ("NaN", r"position of \['x'\] is not finite after one step"),
         ("half precision", r"keeps in structure: .*float32\[2\] against bfloat16\[2\]"),
-        ("nested info", "info is a flat dict of scalar arrays: 'more' is {}"),
-        ("info of vectors", r"'noise' has shape \(2,\)"),
+        ("nested info", "info is a flat dict of arrays, numbers or vectors: 'more' is {}"),
+        ("info of matrices", r"'noise' has shape \(2, 2\)"),
         ("lp of the proposal", "lp is minus the energy at the new position: "),
         ("a rate above one", "acceptance_rate is 2"),
     ],

@@ -4,6 +4,7 @@ from energia.diagnostics._arviz import loo, mean_ess, summary_table, to_arviz
 from energia.diagnostics._diagnose import (
     ConvergenceWarning,
     Diagnosis,
+    Kind,
     diagnose,
     preload,
     quick_check,
@@ -12,6 +13,7 @@ from energia.diagnostics._diagnose import (
 __all__ = [
     "ConvergenceWarning",
     "Diagnosis",
+    "Kind",
     "diagnose",
     "loo",
     "mean_ess",

@@ -4,10 +4,12 @@ import dataclasses
 import importlib
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 
 from energia.diagnostics import _arviz
+from energia.diagnostics._tempering import Tempering, tempering
 
 MAX_RHAT = 1.01
 MIN_ESS_A_CHAIN = 100
@@ -17,6 +19,7 @@ MAX_ENERGY_VARIANCE = 0.01
 SCREENED = 4
 
 Arrays = Mapping[str, np.ndarray]
+Kind = Literal["chains", "particles", "minima"]  # what draws are
 
 
 class ConvergenceWarning(UserWarning):
@@ -43,6 +46,7 @@ class Diagnosis:
         frozen_chains: the chains that never moved.
         problems: what is wrong, each with its numbers and advice.
         notes: what to know that is no fault.
+        tempering: of parallel tempering, what its swaps tell; else None.
     """
 
     max_rhat: float
@@ -52,6 +56,7 @@ class Diagnosis:
     frozen_chains: tuple[int, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    tempering: Tempering | None = None
 
     @property
     def ok(self) -> bool:
@@ -65,6 +70,7 @@ class Diagnosis:
             numbers += f", min E-BFMI {self.bfmi:.2f}"
         verdict = "converged, as far as can be seen" if self.ok else "not to be trusted yet"
         lines = [f"{verdict}: {numbers}"]
+        lines += [] if self.tempering is None else [f"  {self.tempering}"]
         lines += [f"  - {problem}" for problem in self.problems]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
@@ -75,12 +81,21 @@ def preload() -> None:
     threading.Thread(target=importlib.import_module, args=("arviz_stats.base.array",)).start()
 
 
-def diagnose(positions: Arrays, stats: Arrays, *, bias: str | None = None) -> Diagnosis:
+def diagnose(
+    positions: Arrays,
+    stats: Arrays,
+    kind: Kind = "chains",
+    *,
+    bias: str | None = None,
+    thin: int = 1,
+) -> Diagnosis:
     """Check every entry of every variable; see `Draws.diagnose`."""
-    return _check(positions, stats, list(_entries(positions)), bias)
+    return _check(positions, stats, list(_entries(positions)), kind, bias, thin)
 
 
-def quick_check(positions: Arrays, stats: Arrays) -> list[str]:
+def quick_check(
+    positions: Arrays, stats: Arrays, kind: Kind = "chains", *, thin: int = 1
+) -> list[str]:
     """The problems that `diagnose` would tell, from the entries that look worst.
 
     A split R-hat without ranks, of the values and of their distances to the median, ranks all
@@ -90,15 +105,29 @@ def quick_check(positions: Arrays, stats: Arrays) -> list[str]:
     if len(entries) > SCREENED:
         worst = np.argsort([-_plain_rhat(draws) for _, draws in entries])[:SCREENED]
         entries = [entries[index] for index in worst]
-    return list(_check(positions, stats, entries, None).problems)
+    return list(_check(positions, stats, entries, kind, None, thin).problems)
 
 
 def _check(
-    positions: Arrays, stats: Arrays, entries: list[tuple[str, np.ndarray]], bias: str | None
+    positions: Arrays,
+    stats: Arrays,
+    entries: list[tuple[str, np.ndarray]],
+    kind: Kind,
+    bias: str | None,
+    thin: int,
 ) -> Diagnosis:
+    if kind == "minima":
+        note = (
+            "these are low points of the energy, no draws of exp(-E): there is nothing to converge"
+        )
+        return Diagnosis(np.nan, np.nan, 0, None, (), (), (note,))
     num_chains, num_draws = next(iter(positions.values())).shape[:2]
+    swaps = tempering(stats, thin)
+    if swaps is not None:  # modes that differ in depth show here
+        entries = [*entries, ("lp", stats["lp"].astype(np.float64))]
     problems: list[str] = []
-    frozen = _frozen(positions) if num_draws > 1 else ()
+    chains = kind == "chains"
+    frozen = _frozen(positions) if num_draws > 1 and chains else ()
     rhat, min_ess, rhat_at, ess_at = np.nan, np.inf, "", ""
     not_finite: list[str] = []
     constant: list[str] = []
@@ -110,7 +139,8 @@ def _check(
         elif num_draws >= 4:
             if num_chains > 1 and not (value := _arviz.rhat(draws)) <= rhat:
                 rhat, rhat_at = value, name
-            if (value := _arviz.ess(draws)) < min_ess:
+            # particles are in no order
+            if chains and (value := _arviz.ess(draws)) < min_ess:
                 min_ess, ess_at = value, name
     min_ess = min_ess if np.isfinite(min_ess) else np.nan
     if not_finite:
@@ -161,6 +191,8 @@ def _check(
                 f"{MAX_ENERGY_VARIANCE}, and no Metropolis step takes the bias away that this "
                 "brings: lower the step size, or use 'adjusted_mclmc'"
             )
+    if swaps is not None and num_draws > 1:
+        problems += swaps.problems()
     notes = [] if bias is None else [f"biased by design, not only by chance: {bias}"]
     if deepest := int(np.sum(stats.get("reached_max_treedepth", 0))):
         notes.append(
@@ -169,7 +201,7 @@ def _check(
         )
     if constant and num_draws > 1 and len(frozen) < num_chains:
         notes.append(f"every draw of {_first(constant)} is the same")
-    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), tuple(notes))
+    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), tuple(notes), swaps)
 
 
 def _first(names: list[str]) -> str:

@@ -2,14 +2,18 @@
 
 from energia.samplers._sampler import (
     AllChains,
+    AlongPath,
     Biased,
     DiscreteSpace,
     GradientBased,
     Kernel,
+    Minimiser,
+    ParticleSampler,
     Sampler,
     VariableLength,
     registry,
 )
+from energia.samplers.annealing import Annealed, SimulatedAnnealing
 from energia.samplers.auto import Auto
 from energia.samplers.block_gibbs import BlockGibbs
 from energia.samplers.combine import Cycle, RandomKernel, Repeat
@@ -20,6 +24,8 @@ from energia.samplers.hamiltonian import HMC, NUTS
 from energia.samplers.langevin import MALA, Barker, Langevin
 from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
 from energia.samplers.slice import EllipticalSlice, Slice
+from energia.samplers.smc import SMC
+from energia.samplers.tempering import ParallelTempering
 from energia.samplers.wrapper import BlackJAX
 
 register = registry.register
@@ -32,8 +38,11 @@ __all__ = [
     "MCLMC",
     "MEADS",
     "NUTS",
+    "SMC",
     "AdjustedMCLMC",
     "AllChains",
+    "AlongPath",
+    "Annealed",
     "Auto",
     "Barker",
     "Biased",
@@ -49,9 +58,13 @@ __all__ = [
     "GradientBased",
     "Kernel",
     "Langevin",
+    "Minimiser",
+    "ParallelTempering",
+    "ParticleSampler",
     "RandomKernel",
     "Repeat",
     "Sampler",
+    "SimulatedAnnealing",
     "Slice",
     "Thin",
     "VariableLength",

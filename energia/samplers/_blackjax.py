@@ -3,6 +3,7 @@
 import abc
 from typing import Any
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from blackjax.adaptation.step_size import (
     dual_averaging_adaptation,
 )
 from blackjax.base import SamplingAlgorithm
+from blackjax.smc import resampling, tempered
 
 from energia._types import Values
 from energia.energies._energy import Energy
@@ -60,3 +62,45 @@ def step_size_update(state: Any, acceptance_rate: jax.Array, target: Any) -> Any
     """One step of dual averaging; a non-finite acceptance rate counts as a rejection."""
     acceptance_rate = jnp.where(jnp.isfinite(acceptance_rate), acceptance_rate, 0.0)
     return dual_averaging_adaptation(target)[1](state, acceptance_rate)
+
+
+# --- sequential Monte Carlo
+
+
+def smc_init(particles: Values) -> Any:
+    """Particles of equal weights at the reference, in the dtypes that later states have."""
+    state = tempered.init(particles)  # pyright: ignore[reportArgumentType]
+    return state._replace(tempering_param=jnp.zeros((), state.weights.dtype))
+
+
+def smc_step(
+    key: jax.Array,
+    state: Any,
+    densities: tuple[Any, Any],
+    kernel: tuple[Any, Any],
+    parameters: dict[str, jax.Array],
+    num_mcmc_steps: int,
+    target_ess: jax.Array,
+) -> tuple[Any, Any]:
+    """One level of adaptive tempered SMC.
+
+    Args:
+        key: a key.
+        state: of `smc_init`, or of the step before.
+        densities: log density of the reference, and of the target relative to it.
+        kernel: `init(position, log_density)` and `step(key, state, log_density, **parameters)`.
+        parameters: of the kernel, the same for all particles.
+        num_mcmc_steps: steps of the kernel.
+        target_ess: effective sample size of the weights, of each particle.
+    """
+    init, step = kernel
+    algorithm = blackjax.adaptive_tempered_smc(
+        *densities,
+        step,
+        init,
+        {name: value[None] for name, value in parameters.items()},
+        resampling.systematic,
+        target_ess,  # pyright: ignore[reportArgumentType]
+        num_mcmc_steps=num_mcmc_steps,
+    )
+    return algorithm.step(key, state)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from energia._types import Values
 from energia.energies._energy import Energy
-from energia.samplers._sampler import Kernel, Starts, registry
+from energia.samplers._sampler import AlongPath, Kernel, Starts, registry
 
 Same = TypeVar("Same", bound="Combined")
 
@@ -176,6 +176,11 @@ def as_kernel(config: Any, where: str) -> Kernel:
     kernel = registry.resolve(config)
     if not isinstance(kernel, Kernel):
         raise TypeError(f"{where} takes Markov kernels, got {kernel!r}")
+    if kernel.has(AlongPath):
+        raise TypeError(
+            f"{where} takes kernels that move one position, and {class_name(kernel)} moves "
+            "replicas along a path, which would begin anew each time: put the kernels inside it"
+        )
     return kernel
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from energia._registry import Registry
 from energia._types import Values, is_concrete
 from energia.energies._energy import Energy
+from energia.paths import Path
 from energia.supports import Natural
 
 registry: "Registry[Sampler]" = Registry("sampler", "en.samplers")
@@ -24,14 +25,19 @@ Starts = Mapping[str, jax.Array | np.ndarray]
 class Sampler(eqx.Module):
     """A small typed configuration of a way to draw from an energy.
 
-    Its numbers are array leaves, so that another step size compiles nothing. A class is a `Kernel`;
-    capabilities are told by the marker classes `GradientBased`, `Biased`, `DiscreteSpace`,
-    `AllChains` and `VariableLength`, and asked for with `has`.
+    Its numbers are array leaves, so that another step size compiles nothing. A class is a `Kernel`
+    or a `ParticleSampler`; capabilities are told by the marker classes `GradientBased`, `Biased`,
+    `DiscreteSpace`, `AllChains`, `AlongPath`, `VariableLength` and `Minimiser`, and asked for with
+    `has`.
     """
 
     def has(self, marker: type) -> bool:
         """Whether it is of the kind that a marker class tells; a combination looks at its parts."""
         return isinstance(self, marker)
+
+    def bias(self) -> str | None:
+        """Why the draws do not follow exp(-E) however long the run; None where they do."""
+        return None
 
 
 registry.use_base(Sampler)
@@ -121,9 +127,29 @@ class Kernel(Sampler):
         """A copy with other numbers."""
         return dataclasses.replace(self, **changes)
 
-    def bias(self) -> str | None:
-        """Why the draws do not follow exp(-E) however long the chain; None where they do."""
-        return None
+
+class ParticleSampler(Sampler):
+    """Turns starting points into draws in one run.
+
+    `en.sample` makes one run a chain, with a draw for each particle.
+    """
+
+    @abc.abstractmethod
+    def draw(
+        self, target: Energy | Path, positions: Values, key: jax.Array
+    ) -> tuple[Values, dict[str, jax.Array]]:
+        """One run: draws of a target from starting points, and what was seen.
+
+        Positions have a leading axis over particles, before and after. The dict has numbers of the
+        run, or of each particle. Pure: it compiles, with the target as an argument.
+        """
+
+    def along(self, target: Energy | Path, positions: Starts) -> Energy | Path:
+        """Before anything compiles: what to run on, if not on the target itself, a path say.
+
+        Raises where it cannot.
+        """
+        return target
 
 
 class GradientBased(eqx.Module):
@@ -140,6 +166,14 @@ class DiscreteSpace(eqx.Module):
 
 class AllChains(eqx.Module):
     """Marker: tuned on all chains together, which therefore run side by side."""
+
+
+class AlongPath(eqx.Module):
+    """Marker: moves along a path, and takes an `en.Path` in place of an energy."""
+
+
+class Minimiser(eqx.Module):
+    """Marker: what it draws are low points of the energy, and follow no law."""
 
 
 class VariableLength(eqx.Module):

@@ -13,6 +13,7 @@ from energia._types import check_count, put
 from energia.diagnostics import (
     ConvergenceWarning,
     Diagnosis,
+    Kind,
     diagnose,
     loo,
     quick_check,
@@ -20,7 +21,8 @@ from energia.diagnostics import (
     to_arviz,
 )
 from energia.energies._energy import Energy
-from energia.samplers._sampler import Kernel, Sampler
+from energia.paths import Path
+from energia.samplers._sampler import Kernel, Minimiser, ParticleSampler, Sampler
 from energia.sampling import _driver, _loo, _predictive, _storage
 from energia.sampling._progress import Progress
 
@@ -60,11 +62,11 @@ class Draws(Mapping[str, Any]):
         sampler: the sampler as it was configured.
         why: the reason for it, where 'auto' chose it.
         positions: the draws as NumPy arrays.
-        stats: the statistics of each draw, shape (chain, draw).
+        stats: the statistics of each draw, shape (chain, draw), and a last axis for some.
     """
 
     energy: Energy | None
-    sampler: Kernel | None
+    sampler: Kernel | ParticleSampler | None
     positions: dict[str, np.ndarray]
     _stats: dict[str, np.ndarray]
     steps: int
@@ -94,7 +96,7 @@ class Draws(Mapping[str, Any]):
 
     @property
     def stats(self) -> Mapping[str, Any]:
-        """Statistics by ArviZ's names, each of shape (chain, draw)."""
+        """Statistics by ArviZ's names, of shape (chain, draw), and a last axis for some."""
         return _Arrays(self._stats)
 
     @property
@@ -134,7 +136,7 @@ class Draws(Mapping[str, Any]):
             All draws, the old ones first.
 
         Raises:
-            ValueError: when the draws were loaded without their energy.
+            ValueError: when the draws were loaded without their energy, or are particles.
 
         Example:
             >>> import energia as en, jax, jax.numpy as jnp
@@ -145,6 +147,10 @@ class Draws(Mapping[str, Any]):
         return self._continue(check_count(num_samples, "num_samples", 1), progress)
 
     def _continue(self, count: int, progress: bool | None) -> "Draws":
+        if isinstance(self.sampler, ParticleSampler):
+            raise ValueError(
+                "particles of a run cannot go on: sample again with a larger num_samples"
+            )
         if self.run is None or self.chains is None:
             raise ValueError(
                 "these draws cannot go on, they were loaded without their energy: "
@@ -174,9 +180,20 @@ class Draws(Mapping[str, Any]):
             chains=chains,
             _groups={n: a for n, a in self._groups.items() if n == "observed_data"},
         )
-        if problems := quick_check(positions, stats):
-            warnings.warn(ConvergenceWarning(problems), stacklevel=3)
+        longer._warn()
         return longer
+
+    def _warn(self) -> None:
+        """Tell what a quick check finds wrong."""
+        if problems := quick_check(self.positions, self._stats, self._kind, thin=self.thin):
+            warnings.warn(ConvergenceWarning(problems), stacklevel=4)
+
+    @property
+    def _kind(self) -> Kind:
+        """What the draws are, for the verdict on them."""
+        if not isinstance(self.sampler, ParticleSampler):
+            return "chains"
+        return "minima" if self.sampler.has(Minimiser) else "particles"
 
     # --- functions of draws
 
@@ -320,10 +337,11 @@ class Draws(Mapping[str, Any]):
             show: print the verdict.
 
         Returns:
-            A `Diagnosis`: `.ok`, `.max_rhat`, `.min_ess`, `.divergences`, `.bfmi`, `.problems`.
+            A `Diagnosis`: `.ok`, `.max_rhat`, `.min_ess`, `.divergences`, `.bfmi`, `.problems`,
+            `.tempering`.
         """
         bias = None if self.sampler is None else self.sampler.bias()
-        verdict = diagnose(self.positions, self._stats, bias=bias)
+        verdict = diagnose(self.positions, self._stats, self._kind, bias=bias, thin=self.thin)
         if self.why is not None:
             chosen = f"{type(self.sampler).__name__} was chosen: {self.why}"
             verdict = dataclasses.replace(verdict, notes=(*verdict.notes, chosen))
@@ -345,7 +363,7 @@ class Draws(Mapping[str, Any]):
     def load(
         path: str | os.PathLike[str],
         *,
-        energy: Energy | None = None,
+        energy: Energy | Path | None = None,
         sampler: str | Sampler | None = None,
         collect: Callable[..., Any] | None = None,
     ) -> "Draws":
@@ -353,7 +371,7 @@ class Draws(Mapping[str, Any]):
 
         Args:
             path: the file.
-            energy: the energy that was sampled: with it the draws can `extend`.
+            energy: the energy or the path that was sampled: with it the draws can `extend`.
             sampler: the sampler, where its class is not registered under a name.
             collect: the function that `sample` was given, where it was given one: to `extend`.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from energia._types import Values, as_array, put
 from energia.energies._unconstrained import Unconstrained
+from energia.paths import Path
 from energia.samplers._sampler import AllChains, Kernel, VariableLength
 
 Method = Literal["vectorized", "parallel", "together"]
@@ -43,7 +44,10 @@ class Collect(eqx.Module):
 
 
 class Run(eqx.Module):
-    """What does not change along a run. The counts are traced: another length compiles nothing."""
+    """What does not change along a run. The counts are traced: another length compiles nothing.
+
+    Kernels move on `path`, in unconstrained coordinates, where there is one.
+    """
 
     target: Unconstrained
     num_warmup: jax.Array = eqx.field(converter=_count)
@@ -52,6 +56,12 @@ class Run(eqx.Module):
     method: Method = eqx.field(static=True)
     key_impl: str = eqx.field(static=True)
     collect: Collect | None = None
+    path: Path | None = None
+
+    @property
+    def moved(self) -> Unconstrained | Path:
+        """What kernels are given."""
+        return self.target if self.path is None else self.path
 
     def keep(self, position: Values) -> tuple[Values, jax.Array | None]:
         """What is kept of a position of the chain, and the log determinant of the map to it."""
@@ -73,7 +83,7 @@ def init_states(run: Run, kernels: Kernel, positions: Mapping[str, Any], keys: A
 
     def init(kernel, position, key):
         key = jax.random.wrap_key_data(key, impl=run.key_impl)
-        return kernel.init(run.target, position, jax.random.fold_in(key, MAX_STEPS + 1))
+        return kernel.init(run.moved, position, jax.random.fold_in(key, MAX_STEPS + 1))
 
     axes = (None, 0, 0) if run.method == "together" else (eqx.if_array(0), 0, 0)
     return eqx.filter_vmap(init, in_axes=axes)(kernels, positions, keys)
@@ -132,7 +142,7 @@ def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.A
 
     def step(chain: Chain, t: jax.Array) -> tuple[Chain, Any]:
         keys = over_chains(lambda key: jax.random.fold_in(key, t))(key)
-        state, info = over_chains(lambda s, k: chain.kernel.step(run.target, s, k))(
+        state, info = over_chains(lambda s, k: chain.kernel.step(run.moved, s, k))(
             chain.state, keys
         )
         kernel, tuning = chain.kernel, chain.tuning
@@ -199,13 +209,11 @@ def tune_init(run: Run, kernel: Kernel, positions: dict[str, np.ndarray]) -> tup
     """Kernels and tuning before the first step, a leading axis over chains that have their own."""
     num_warmup = int(run.num_warmup)
     if run.method == "together":
-        return kernel.tune_init(run.target, positions, num_warmup) if num_warmup else (kernel, None)
+        return kernel.tune_init(run.moved, positions, num_warmup) if num_warmup else (kernel, None)
     pairs = []
     for chain in range(len(next(iter(positions.values())))):
         own = {name: value[chain : chain + 1] for name, value in positions.items()}
-        pairs.append(
-            kernel.tune_init(run.target, own, num_warmup) if num_warmup else (kernel, None)
-        )
+        pairs.append(kernel.tune_init(run.moved, own, num_warmup) if num_warmup else (kernel, None))
     return _stack(pairs)
 
 

@@ -12,14 +12,23 @@ from energia._types import check_count, check_key, parameters_of, strong_tree
 from energia.diagnostics import preload
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
-from energia.samplers._sampler import GradientBased, Kernel, Sampler, registry
+from energia.paths import Path, unconstrained
+from energia.samplers._sampler import (
+    AlongPath,
+    GradientBased,
+    Kernel,
+    ParticleSampler,
+    Sampler,
+    registry,
+)
 from energia.samplers.auto import Auto
 from energia.sampling import _driver, _starts
 from energia.sampling._draws import Draws
+from energia.sampling._particles import run_particles
 
 
 def sample(
-    energy: Energy,
+    energy: Energy | Path,
     sampler: str | Sampler = "auto",
     *,
     key: jax.Array,
@@ -32,20 +41,22 @@ def sample(
     chain_method: str = "auto",
     progress: bool | None = None,
 ) -> Draws:
-    r"""Draw from $p \propto e^{-E}$ with Markov chains.
+    r"""Draw from $p \propto e^{-E}$ with Markov chains, or with runs of particles.
 
     Bounded variables are mapped to the reals once, after all algebra; the draws are mapped back.
     Chains start from the supports (an unconstrained Uniform(-2, 2), drawn again while the energy is
     not finite) or from `init`. The same key gives the same draws, however the run is cut.
 
     Args:
-        energy: the energy of all variables to draw; fix data with `condition`.
+        energy: the energy of all variables to draw; fix data with `condition`. In its place an
+            `en.Path`, for samplers along one: the draws are of its last level.
         sampler: a registered name (`en.samplers.names()`) or a configured sampler; 'auto' chooses
             one by the variables, the number of chains and the device.
         key: a typed JAX key.
         num_chains: how many chains, at least 1; R-hat needs 2.
-        num_warmup: steps before the first draw; tuning happens here alone.
-        num_samples: draws to keep a chain, at least 1.
+        num_warmup: steps before the first draw; tuning happens here alone. Particle samplers have
+            none.
+        num_samples: draws to keep a chain, at least 1; of particle samplers the particles of a run.
         init: starts: a dict by variable name, or the value of the only variable; shape
             (num_chains, \*shape), or (\*shape) for all chains. A leading axis of length
             `num_chains` is the axis of chains. A variable of unknown support is real, with the
@@ -74,22 +85,32 @@ def sample(
         >>> draws["x"].shape
         (4, 1000, 2)
     """
-    if not isinstance(energy, Energy):
+    if not isinstance(energy, Energy | Path):
         raise TypeError(f"sample() takes an energy, got {energy!r}: en.energy makes one")
+    target = energy.target if isinstance(energy, Path) else energy
     key = check_key(key)
     num_chains = check_count(num_chains, "num_chains", 1)
     kernel, why = registry.resolve(sampler), None
+    if isinstance(energy, Path) and not kernel.has(AlongPath):
+        raise TypeError(
+            f"{type(kernel).__name__} draws from one energy, and {energy!r} is many: sample its "
+            "target, path.target, or give a sampler along a path, such as ParallelTempering(...)"
+        )
     if isinstance(kernel, Auto):
-        kernel, why = kernel.choose(energy, num_chains)
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"sample() needs a Markov kernel, got {kernel!r}")
+        kernel, why = kernel.choose(target, num_chains)
     num_warmup = check_count(num_warmup, "num_warmup", 0)
     num_samples = check_count(num_samples, "num_samples", 1)
     thin = check_count(thin, "thin", 1)
+    if isinstance(kernel, ParticleSampler):
+        if thin > 1:
+            raise ValueError(f"thin={thin}: particles are no chain, take fewer of them")
+        return _particles(energy, kernel, key, num_chains, num_samples, init, collect)
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"sample() needs a sampler that draws, got {kernel!r}")
     _driver.check_length(num_warmup + num_samples * thin)
     preload()
     method = _driver.choose_method(kernel, chain_method, num_chains)
-    given = _starts.given_starts(energy, init, num_chains)
+    given = _starts.given_starts(target, init, num_chains)
     seeds = _starts.chain_seeds(key, num_chains)
     keys = _starts.chain_keys(seeds, key)
     impl = str(jax.random.key_impl(key))
@@ -97,7 +118,7 @@ def sample(
         energy, kernel, keys, impl, num_warmup, thin, method, given, seeds, collect
     )
     draws = Draws(
-        energy=energy,
+        energy=target,
         sampler=kernel,
         positions={},
         _stats={},
@@ -113,7 +134,7 @@ def sample(
 
 
 def prepare(
-    energy: Energy,
+    energy: Energy | Path,
     kernel: Kernel,
     keys: np.ndarray,
     key_impl: str,
@@ -125,17 +146,14 @@ def prepare(
     collect: Any,
 ) -> tuple[_driver.Run, _driver.Chain]:
     """Check everything, find starts, and set up the chains before their first step."""
-    if not energy.variables:
-        raise ValueError(f"{energy._formula()} has every variable fixed: nothing is left to draw")
     if num_warmup == 0:
         kernel.check_set()
-    target = Unconstrained(strong_tree(_starts.with_shapes(energy, starts)))
+    target, path = _mapped(energy, starts)
     kernel.check(target, target.variables)
-    _starts.check_scalar(target.energy)
     collected = None if collect is None else _collect(collect, target.energy)
     positions = _starts.draw_starts(target, starts, seeds, kernel.has(GradientBased))
     row = {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in positions.items()}
-    run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected)
+    run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected, path)
     kept = (
         row if collect is None else eqx.filter_eval_shape(lambda run, x: run.keep(x)[0], run, row)
     )
@@ -144,6 +162,56 @@ def prepare(
     kernels, tuning = _driver.tune_init(run, strong_tree(kernel), positions)
     states = _driver.init_states(run, kernels, positions, keys)
     return run, _driver.Chain(states, kernels, tuning)
+
+
+def _particles(
+    energy: Energy | Path,
+    sampler: ParticleSampler,
+    key: jax.Array,
+    num_chains: int,
+    num_samples: int,
+    init: Any,
+    collect: Any,
+) -> Draws:
+    target = energy.target if isinstance(energy, Path) else energy
+    preload()
+    count = num_chains * num_samples
+    given = _starts.given_starts(target, init, count)
+    mapped, path = _mapped(energy, given)
+    collected = None if collect is None else _collect(collect, mapped.energy)
+    seeds = _starts.chain_seeds(key, count)
+    positions, stats, keys = run_particles(
+        mapped, path, sampler, key, given, seeds, num_chains, collected
+    )
+    draws = Draws(
+        energy=target,
+        sampler=sampler,
+        positions=positions,
+        _stats=stats,
+        steps=0,
+        num_warmup=0,
+        thin=1,
+        chain_keys=keys,
+        run=None,
+        chains=None,
+    )
+    draws._warn()
+    return draws
+
+
+def _mapped(
+    energy: Energy | Path, starts: dict[str, np.ndarray]
+) -> tuple[Unconstrained, Path | None]:
+    """Target and path in unconstrained coordinates, with every support known."""
+    if isinstance(energy, Energy) and not energy.variables:
+        raise ValueError(f"{energy._formula()} has every variable fixed: nothing is left to draw")
+    if not isinstance(energy, Path):
+        target, path = Unconstrained(strong_tree(_starts.with_shapes(energy, starts))), None
+    else:
+        path = strong_tree(_starts.path_with_shapes(energy, starts))
+        target, path = Unconstrained(path.target), unconstrained(path)
+    _starts.check_scalar(target.energy)
+    return target, path
 
 
 def _collect(function: Any, energy: Energy) -> _driver.Collect:

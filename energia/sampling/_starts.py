@@ -12,6 +12,7 @@ from energia._types import Values
 from energia.energies._checks import check_all, not_scalar
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
+from energia.paths import Path
 from energia.supports import Discrete, Interval, Real, Support
 
 TRIES = 100
@@ -119,6 +120,16 @@ def with_shapes(energy: Energy, starts: Mapping[str, np.ndarray]) -> Energy:
     if not unknown:
         return energy
     return energy.constrain(**{name: Real(starts[name].shape[1:]) for name in unknown})
+
+
+def path_with_shapes(path: Path, starts: Mapping[str, np.ndarray]) -> Path:
+    """The path with every support known, the level's aside."""
+    supports = with_shapes(path.target, starts).supports
+    known = path.supports
+    lost = {name: s for name, s in supports.items() if known[name] is None and s is not None}
+    if not lost:
+        return path
+    return eqx.tree_at(lambda path: path.energy, path, path.energy.constrain(**lost))
 
 
 def check_scalar(energy: Energy) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
+from energia.paths import Path
 from energia.samplers import combine
-from energia.samplers._sampler import Sampler, registry
+from energia.samplers._sampler import ParticleSampler, Sampler, registry
 from energia.sampling._driver import Chain, Run
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _last(draws: "Draws") -> dict[str, np.ndarray]:
 
 def load(
     path: str | os.PathLike[str],
-    energy: Energy | None,
+    energy: Energy | Path | None,
     sampler: str | Sampler | None,
     collect: Callable[..., Any] | None,
 ) -> "Draws":
@@ -180,7 +181,7 @@ def load(
     meta["chains"] = [arrays[f"chains/{index}"] for index in range(meta["leaves"])]
     meta["last"] = {n[5:]: a for n, a in arrays.items() if n.startswith("last/")}
     run, chains = None, None
-    if energy is not None:
+    if energy is not None and not isinstance(kernel, ParticleSampler):
         if kernel is None:
             raise ValueError(
                 f"{path} was drawn by a sampler that is not registered: give sampler= as well"
@@ -196,7 +197,7 @@ def load(
         if (given := {name: value.shape for name, value in kept.items()}) != found:
             raise ValueError(f"{path} holds {found}, but collect= gives {given}")
     return Draws(
-        energy=energy,
+        energy=energy.target if isinstance(energy, Path) else energy,
         sampler=kernel,
         positions=positions,
         _stats=stats,
@@ -213,7 +214,7 @@ def load(
 
 def _resume(
     path: Any,
-    energy: Energy,
+    energy: Energy | Path,
     kernel: Any,
     keys: np.ndarray,
     meta: dict[str, Any],

@@ -195,12 +195,12 @@ def _traced_otherwise(function: Callable[..., Any], *given: Any) -> bool:
 
 
 def _check_info(name: str, energy: Unconstrained, state: Any, info: Any) -> None:
-    with law(name, "info is a flat dict of scalar arrays") as require:
+    with law(name, "info is a flat dict of arrays, numbers or vectors") as require:
         require(isinstance(info, dict), f"it is {type(info).__name__}")
         for label, value in info.items():
             stored = isinstance(label, str) and not label.startswith("_")
             require(eqx.is_array(value), f"{label!r} is {value!r}")
-            require(not stored or value.shape == (), f"{label!r} has shape {value.shape}")
+            require(not stored or value.ndim <= 1, f"{label!r} has shape {value.shape}")
         if "diverging" in info:
             require(info["diverging"].dtype == bool, f"diverging is {info['diverging'].dtype}")
         rate = float(info.get("acceptance_rate", 0.0))

@@ -1,0 +1,219 @@
+"""Annealing: particles moved along a path, level by level."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import Values, as_array, as_float, check_count, is_concrete
+from energia.energies._energy import Energy
+from energia.energies._unconstrained import Unconstrained
+from energia.paths import Path, geometric, reference_for, tempering, unconstrained
+from energia.samplers._combined import as_kernel
+from energia.samplers._following import (
+    Numbers,
+    check_followed,
+    first_numbers,
+    next_numbers,
+    with_numbers,
+)
+from energia.samplers._sampler import (
+    AlongPath,
+    Biased,
+    Kernel,
+    Minimiser,
+    ParticleSampler,
+    Starts,
+    registry,
+)
+from energia.samplers.gibbs import Gibbs
+from energia.samplers.langevin import MALA
+
+DEFAULT_LEVELS = 32
+
+
+def _steps(value: Any) -> jax.Array:
+    steps = as_array(value, "steps_per_level")
+    if is_concrete(steps) and steps.ndim == 0:
+        steps = as_array(np.int32(check_count(steps.item(), "steps_per_level", 1)))
+    return steps
+
+
+def _annealed_kernel(config: Any) -> Kernel:
+    return as_kernel(config, "Annealed")
+
+
+def _annealing_kernel(config: Any) -> Kernel | None:
+    return None if config is None else as_kernel(config, "SimulatedAnnealing")
+
+
+@registry.register("annealed_langevin")
+class Annealed(ParticleSampler, AlongPath, Biased):
+    r"""Annealed sampling: particles moved at each level of a path in turn, from easy to target.
+
+    At each level the kernel moves every particle `steps_per_level` times on the energy of that
+    level. The particles begin as exact draws of the first level, where it has them, else as
+    starting points. A path of noise levels with `'langevin'` is annealed Langevin dynamics. Biased
+    by design: a particle follows the levels with a lag, and no weight makes up for it
+    (`en.evaluate.log_partition` has the weights).
+
+    Numbers that the kernel lacks follow the particles: a step size their acceptance rate, an
+    inverse mass matrix their variances.
+
+    Args:
+        kernel: what moves the particles, or its name. A vector given for its `step_size` has one
+            for each level: $\epsilon_i \propto \sigma_i^2$ for annealed Langevin dynamics.
+        steps_per_level: steps at each level, at least 1.
+
+    Raises:
+        TypeError: when the kernel is none.
+        ValueError: when there are no steps, or the kernel lacks another number.
+
+    References:
+        Song and Ermon (2019), Generative modeling by estimating gradients of the data distribution.
+        Neal (2001), Annealed importance sampling.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> @en.energy(x=en.Real((2,)))
+        ... def blurred(x, sigma):
+        ...     return 0.5 * jnp.sum(x**2) / (1 + sigma**2)
+        >>> sigmas = jnp.geomspace(10.0, 0.1, 8)
+        >>> sampler = en.samplers.Annealed(en.samplers.Langevin(step_size=0.1 * (1 + sigmas**2)))
+        >>> draws = en.sample(en.Path(blurred, sigma=sigmas), sampler, key=jax.random.key(0))
+        >>> draws["x"].shape
+        (4, 1000, 2)
+    """
+
+    kernel: Kernel = eqx.field(default="langevin", converter=_annealed_kernel)
+    steps_per_level: jax.Array = eqx.field(default=10, converter=_steps, kw_only=True)
+
+    def has(self, marker: type) -> bool:
+        return isinstance(self, marker) or self.kernel.has(marker)
+
+    def bias(self) -> str:
+        own = "annealing in finitely many steps lags behind its levels"
+        inner = self.kernel.bias()
+        return own if inner is None else f"{own}; {inner}"
+
+    def along(self, target: Energy | Path, positions: Starts) -> Path:
+        path = target
+        if not isinstance(path, Path):
+            path = geometric(reference_for(path, positions), path, DEFAULT_LEVELS)
+        self.kernel.check(path.target, path.variables)
+        check_followed(self.kernel)
+        step_size = getattr(self.kernel, "step_size", None)
+        if step_size is not None and step_size.shape not in ((), (path.num_levels,)):
+            raise ValueError(
+                f"step_size= must be a number, or one for each of {path.num_levels} levels; got "
+                f"shape {step_size.shape}"
+            )
+        return path
+
+    def draw(
+        self, target: Energy | Path, positions: Values, key: jax.Array
+    ) -> tuple[Values, dict[str, jax.Array]]:
+        path = target if isinstance(target, Path) else self.along(target, positions)
+        exact = path.exact()
+        if exact is not None:
+            key, key_first = jax.random.split(key)
+            count = len(next(iter(positions.values())))
+            drawn = jax.vmap(exact.draw)(jax.random.split(key_first, count))
+            positions = {name: drawn[name].astype(x.dtype) for name, x in positions.items()}
+        return _anneal(self.kernel, path, positions, self.steps_per_level, key)
+
+
+@registry.register("simulated_annealing")
+class SimulatedAnnealing(ParticleSampler, Minimiser):
+    r"""Simulated annealing: low points of an energy, by particles that are cooled.
+
+    The kernel samples $E / T$ at each temperature in turn. What comes out are no draws of
+    $e^{-E}$: `en.minimize` takes the lowest. Numbers that the kernel lacks follow the particles.
+
+    Args:
+        kernel: what moves the particles, or its name; None: `'mala'`, and `'gibbs'` where every
+            variable is discrete.
+        temperatures: $T$, positive and decreasing, in units of the energy, shape (n,).
+        steps_per_level: steps at each temperature, at least 1.
+
+    Raises:
+        TypeError: when the kernel is none.
+        ValueError: when there are no steps, the temperatures are not positive and decreasing, or
+            the kernel lacks another number.
+
+    References:
+        Kirkpatrick, Gelatt and Vecchi (1983), Optimization by simulated annealing.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.SimulatedAnnealing("hmc").temperatures.shape
+        (100,)
+    """
+
+    kernel: Kernel | None = eqx.field(default=None, converter=_annealing_kernel)
+    temperatures: jax.Array = eqx.field(
+        default_factory=lambda: np.geomspace(10.0, 1e-3, 100), converter=as_float, kw_only=True
+    )
+    steps_per_level: jax.Array = eqx.field(default=10, converter=_steps, kw_only=True)
+
+    def has(self, marker: type) -> bool:
+        return isinstance(self, marker) or (self.kernel is not None and self.kernel.has(marker))
+
+    def along(self, target: Energy | Path, positions: Starts) -> Path:
+        if isinstance(target, Path):
+            raise TypeError(
+                f"SimulatedAnnealing cools one energy, and {target!r} is many: give path.target"
+            )
+        kernel = self._chosen(target)
+        kernel.check(target, target.variables)
+        check_followed(kernel)
+        if isinstance(target, Unconstrained):
+            return unconstrained(tempering(target.energy, self.temperatures))
+        return tempering(target, self.temperatures)
+
+    def draw(
+        self, target: Energy | Path, positions: Values, key: jax.Array
+    ) -> tuple[Values, dict[str, jax.Array]]:
+        path = target if isinstance(target, Path) else self.along(target, positions)
+        return _anneal(self._chosen(path.target), path, positions, self.steps_per_level, key)
+
+    def _chosen(self, target: Energy) -> Kernel:
+        if self.kernel is not None:
+            return self.kernel
+        discrete = [s is not None and s.discrete for s in target.supports.values()]
+        return Gibbs() if all(discrete) else MALA()
+
+
+def _anneal(
+    kernel: Kernel, path: Path, positions: Values, steps: jax.Array, key: jax.Array
+) -> tuple[Values, dict[str, jax.Array]]:
+    """Particles moved at each level in turn, with what the kernel lacks following them."""
+    count = len(next(iter(positions.values())))
+    given = getattr(kernel, "step_size", None)
+    by_level = given is not None and given.ndim == 1
+
+    def one(kernel: Kernel, energy: Energy, position: Values, key: jax.Array) -> Any:
+        state = kernel.init(energy, position, jax.random.fold_in(key, steps))
+
+        def step(t: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+            state, info = kernel.step(energy, carry[0], jax.random.fold_in(key, t))
+            return state, carry[1] + info.get("acceptance_rate", 1.0) / steps
+
+        state, rate = jax.lax.fori_loop(0, steps, step, (state, as_float(0.0)))
+        return state.position, rate
+
+    def at_level(index: jax.Array, carry: tuple[Values, Numbers, jax.Array]) -> Any:
+        positions, numbers, _ = carry
+        own = with_numbers(kernel, numbers)
+        if by_level:
+            own = own.replace(step_size=given[index])  # pyright: ignore[reportOptionalSubscript]
+        keys = jax.random.split(jax.random.fold_in(key, index), count)
+        energy = path(path.levels[index])
+        positions, rates = jax.vmap(lambda x, k: one(own, energy, x, k))(positions, keys)
+        return positions, next_numbers(kernel, numbers, jnp.mean(rates), positions), rates
+
+    start = positions, first_numbers(kernel, positions), jnp.ones(count)
+    positions, _, rates = jax.lax.fori_loop(0, path.num_levels, at_level, start)
+    return positions, {"acceptance_rate": rates}

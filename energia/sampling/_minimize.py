@@ -1,0 +1,78 @@
+"""The verb `minimize`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from energia._types import put
+from energia.energies._energy import Energy
+from energia.samplers._sampler import Minimiser, Sampler, registry
+from energia.sampling._draws import Draws
+from energia.sampling._sample import sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimum:
+    """The lowest point that was found.
+
+    Attributes:
+        position: the values of the variables there.
+        energy: the energy there.
+        draws: where all particles came to rest; `draws.stats['lp']` is minus their energy.
+    """
+
+    position: dict[str, jax.Array]
+    energy: float
+    draws: Draws
+
+
+def minimize(
+    energy: Energy,
+    sampler: str | Sampler = "simulated_annealing",
+    *,
+    key: jax.Array,
+    num_particles: int = 64,
+    init: Any = None,
+) -> Minimum:
+    r"""Look for $\arg\min E$, by simulated annealing.
+
+    A global search, of continuous and discrete variables alike, with no proof that the point is the
+    lowest: compare what several particles found.
+
+    Args:
+        energy: the energy; fix data with `condition`.
+        sampler: a sampler that minimises, or its name: `en.samplers.SimulatedAnnealing(...)` has
+            the temperatures, which should begin above the barriers between low points and end far
+            below the differences that matter.
+        key: a typed JAX key.
+        num_particles: how many searches run side by side, at least 1.
+        init: starts, as `sample` takes them; shape (num_particles, \*shape), or (\*shape) for all.
+
+    Returns:
+        A `Minimum`: `.position` by variable name, `.energy`, and all `.draws`.
+
+    Raises:
+        TypeError: for an energy, a sampler or a key of the wrong kind.
+        ValueError: where no finite start is found.
+
+    References:
+        Kirkpatrick, Gelatt and Vecchi (1983), Optimization by simulated annealing.
+
+    Example:
+        >>> import energia as en, jax
+        >>> lowest = en.minimize(en.Rosenbrock(), key=jax.random.key(0))
+        >>> lowest.position["x"].round(1).tolist()
+        [1.0, 1.0]
+    """
+    config = registry.resolve(sampler)
+    if not config.has(Minimiser):
+        raise TypeError(
+            f"minimize() takes a sampler that minimises, such as 'simulated_annealing'; got "
+            f"{config!r}, whose draws follow a law: that is en.sample's"
+        )
+    draws = sample(energy, config, key=key, num_chains=1, num_samples=num_particles, init=init)
+    best = int(np.argmax(np.asarray(draws.stats["lp"][0])))
+    position = {name: put(np.asarray(value[0, best])) for name, value in draws.positions.items()}
+    return Minimum(position, -float(draws.stats["lp"][0, best]), draws)
