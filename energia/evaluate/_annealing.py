@@ -232,7 +232,7 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
     kernel = eqx.combine(arrays, static)
     begun = eqx.filter(tuning, eqx.is_array)
     now = jax.tree.map(lambda new, old: jnp.where(arrives, new, old), begun, carry.tuning)
-    if jax.tree.leaves(now):  # tuning begins anew at a level, from the numbers of the last one
+    if jax.tree.leaves(now):  # at a level the kernel begins anew, with its tuning
         origin = eqx.filter(fixed[1], eqx.is_array)
         again = arrives & plan.pilot
         arrays = jax.tree.map(lambda own, new: jnp.where(again, new, own), arrays, origin)

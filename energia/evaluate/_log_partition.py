@@ -69,7 +69,8 @@ def log_partition(
         levels: in their place: values of the path's variable from the first to the last, for an
             energy inverse temperatures from 0 to 1.
         draws: for 'raise' and 'bracket', draws of the target: `Draws`, or arrays by variable name
-            with a leading axis over rows (or one array, where there is one variable).
+            with a leading axis over rows (or one array, where there is one variable); of more than
+            `num_chains`, that many far apart are taken, and counted as independent.
 
     Returns:
         A `LogPartition`; an `EvaluationWarning` tells why it cannot be trusted, where it cannot.
