@@ -75,3 +75,12 @@ def _call(name: str, draws: np.ndarray, **options: Any) -> Any:
 
     with np.errstate(all="ignore"):
         return getattr(array_stats, name)(draws, chain_axis=0, draw_axis=1, **options)
+
+
+def pareto_k(log_weights: np.ndarray) -> float:
+    """The shape of a Pareto distribution fitted to the largest weights; shape (draw,)."""
+    from arviz_stats.base.array import array_stats
+
+    with np.errstate(all="ignore"):
+        # it takes log-likelihoods, and weights by their reciprocals
+        return float(array_stats.psislw(-log_weights)[1])

@@ -1,0 +1,315 @@
+"""The one compiled loop of annealing: many chains along a path, with weights.
+
+It serves annealed importance sampling, its reverse, sequential Monte Carlo, the pilot run that
+tunes kernels and spaces levels, and a chain that stays at a level: what differs is data.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import Values, as_array, as_float, float_dtype, strong_tree
+from energia.evaluate._bridge import Bridge
+from energia.samplers._sampler import Kernel
+
+NODES = 512  # levels of a pilot run at most
+SCHEDULE = 2**14  # levels of a run, below which another number compiles nothing
+HALVINGS = 40
+FIRST_SLICE = 64
+SLICE_SECONDS = 0.5
+
+
+class Plan(eqx.Module):
+    """What a run does, as data of fixed shapes.
+
+    Args:
+        levels: s level by level, shape (capacity,).
+        nodes: for each level the row of the table whose kernel moves there, shape (capacity,).
+        num_levels: how many there are.
+        moves: steps of the kernel a level.
+        resample_below: chains are resampled where the effective number of weights, by their number,
+            is below this: 0 never, 2 always.
+        pilot: whether levels are spaced, and the kernel is tuned, on the way.
+        conditional_ess: of a pilot run, from one level to the next, in (0, 1).
+    """
+
+    levels: jax.Array
+    nodes: jax.Array
+    num_levels: jax.Array
+    moves: jax.Array
+    resample_below: jax.Array
+    pilot: jax.Array
+    conditional_ess: jax.Array
+
+
+class Carry(NamedTuple):
+    """What a run carries from tick to tick; a tick is one step of the kernel of every chain."""
+
+    tick: Any
+    s: Any
+    states: Any
+    log_weights: Any
+    log_partition: Any
+    ancestors: Any
+    kernel: Any
+    tuning: Any
+    table: Any
+    spacing: Any
+    acceptance: Any
+
+
+class Run(NamedTuple):
+    """What a run ends with.
+
+    Attributes:
+        positions: of all chains, with a leading axis over them.
+        log_weights: since chains were last resampled, plus all before: their mean is that of Z.
+        ancestors: for each chain the start that it descends from.
+        acceptance: the sum of acceptance rates over ticks, by tick.
+        table: by level the kernel's numbers; of a pilot run.
+        spacing: s level by level; of a pilot run.
+        num_levels: levels that were gone through.
+        reached: whether the last of them was the end of the path.
+    """
+
+    positions: Values
+    log_weights: np.ndarray
+    ancestors: np.ndarray
+    acceptance: np.ndarray
+    table: Any
+    spacing: np.ndarray
+    num_levels: int
+    reached: bool
+
+
+def plan(
+    levels: np.ndarray,
+    nodes: np.ndarray | None = None,
+    *,
+    moves: int = 1,
+    resample_below: float = 0.0,
+    pilot: bool = False,
+    conditional_ess: float = 0.5,
+) -> Plan:
+    """A plan through these levels; of a pilot run, through as many as it takes."""
+    count = len(levels)
+    capacity = max(SCHEDULE, 2 ** max(count - 1, 1).bit_length())
+    real = float_dtype()
+    padded = np.ones(capacity, real), np.zeros(capacity, np.int32)
+    padded[0][:count] = levels
+    if nodes is not None:
+        padded[1][:count] = nodes
+    num_levels = NODES if pilot else count
+    numbers = (*padded, np.int32(num_levels), np.int32(moves), real.type(resample_below))
+    return Plan(*map(as_array, (*numbers, np.bool_(pilot), real.type(conditional_ess))))
+
+
+def run(
+    bridge: Bridge,
+    kernel: Kernel,
+    tuning: Any,
+    table: Any,
+    plan: Plan,
+    positions: Values,
+    start: float,
+    key: jax.Array,
+) -> Run:
+    """Go along a plan from given positions at s = `start`.
+
+    Args:
+        bridge: the path.
+        kernel: with no number unset.
+        tuning: the state of its tuning before the first step; a pilot run begins there anew at each
+            level.
+        table: rows of the kernel's numbers, as a pilot run leaves them; None: the kernel's own.
+        plan: what to do.
+        positions: of all chains, with a leading axis over them.
+        start: s where they are.
+        key: a typed key.
+    """
+    kernel, tuning = strong_tree((kernel, tuning))
+    if table is None:
+        table = jax.tree.map(
+            lambda leaf: np.zeros((NODES, *leaf.shape), leaf.dtype) + np.asarray(leaf),
+            eqx.filter(kernel, eqx.is_array),
+        )
+    fixed = (bridge, kernel, tuning, plan, key)
+    carry = _begin(fixed, table, positions, as_float(start))
+    ticks = int(plan.num_levels) * int(plan.moves)
+    begin, size = 0, FIRST_SLICE
+    while begin < ticks:  # in slices, so that it can be interrupted
+        end = min(begin + size, ticks)
+        began = time.perf_counter()
+        carry = _advance(fixed, carry, as_array(np.int32(end)))
+        if int(carry.tick) < end:  # a pilot run has arrived
+            break
+        seconds = max(time.perf_counter() - began, 1e-6)
+        size = max(int((end - begin) * SLICE_SECONDS / seconds), 1)
+        begin = end
+    levels = int(carry.tick) // int(plan.moves)
+    weights = np.asarray(carry.log_weights, np.float64) + float(carry.log_partition)
+    return Run(
+        {name: carry.states.position[name] for name in bridge.variables},
+        weights,
+        np.asarray(carry.ancestors),
+        np.asarray(carry.acceptance),
+        carry.table,
+        np.asarray(carry.spacing)[:levels],
+        levels,
+        float(carry.s) >= 1.0,
+    )
+
+
+@eqx.filter_jit
+def _begin(fixed: Any, table: Any, positions: Values, start: jax.Array) -> Carry:
+    bridge, kernel, tuning, _, key = fixed
+    count = len(next(iter(positions.values())))
+    keys = jax.random.split(jax.random.fold_in(key, 2**31 - 1), count)
+
+    def init(position: Values, key: jax.Array) -> Any:
+        key_latent, key = jax.random.split(key)
+        return kernel.init(bridge.moving(position, start, kernel, key_latent), position, key)
+
+    zeros = jnp.zeros(count, start.dtype)
+    return Carry(
+        tick=jnp.int32(0),
+        s=start,
+        states=jax.vmap(init)(positions, keys),
+        log_weights=zeros,
+        log_partition=jnp.zeros((), start.dtype),
+        ancestors=jnp.arange(count, dtype=jnp.int32),
+        kernel=eqx.filter(kernel, eqx.is_array),
+        tuning=eqx.filter(tuning, eqx.is_array),
+        table=jax.tree.map(jnp.asarray, table),
+        spacing=jnp.zeros(NODES, start.dtype),
+        acceptance=jnp.zeros(2, start.dtype),
+    )
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _advance(fixed: Any, carry: Carry, stop: jax.Array) -> Carry:
+    plan: Plan = fixed[3]
+
+    def unfinished(carry: Carry) -> jax.Array:
+        arrived = plan.pilot & (carry.tick % plan.moves == 0) & (carry.s >= 1)
+        return (carry.tick < stop) & ~arrived
+
+    return jax.lax.while_loop(unfinished, lambda carry: _tick(fixed, carry), carry)
+
+
+def _tick(fixed: Any, carry: Carry) -> Carry:
+    bridge, kernel, tuning, plan, key = fixed
+    count = len(carry.log_weights)
+    static = eqx.filter(kernel, eqx.is_array, inverse=True)
+    still = eqx.filter(tuning, eqx.is_array, inverse=True)
+    level, move = carry.tick // plan.moves, carry.tick % plan.moves
+    arrives = move == 0
+    position = carry.states.position
+    key_resample, key_move = jax.random.split(jax.random.fold_in(key, carry.tick))
+
+    s = jax.lax.cond(
+        arrives & plan.pilot,
+        lambda: _next(bridge, position, carry.s, plan.conditional_ess),
+        lambda: jnp.where(arrives, plan.levels[level], carry.s),
+    )
+    rise = jax.vmap(lambda x: bridge.rise(x, carry.s, s))(position)
+    lost = (carry.log_weights == -jnp.inf) | ~arrives
+    log_weights = carry.log_weights - jnp.where(lost, 0.0, rise)
+
+    share = jax.nn.softmax(log_weights)
+    few = plan.resample_below * count * jnp.sum(share**2) > 1
+    weighted = position, carry.ancestors, log_weights, carry.log_partition
+    position, ancestors, log_weights, log_partition = jax.lax.cond(
+        arrives & few, lambda: _resampled(*weighted, key_resample), lambda: weighted
+    )
+
+    rows = jax.tree.map(lambda rows: rows[plan.nodes[level]], carry.table)
+    arrays = jax.tree.map(lambda own, row: jnp.where(plan.pilot, own, row), carry.kernel, rows)
+    kernel = eqx.combine(arrays, static)
+    begun = eqx.filter(tuning, eqx.is_array)
+    now = jax.tree.map(lambda new, old: jnp.where(arrives, new, old), begun, carry.tuning)
+    if jax.tree.leaves(now):  # at a level the kernel begins anew, with its tuning
+        origin = eqx.filter(fixed[1], eqx.is_array)
+        again = arrives & plan.pilot
+        arrays = jax.tree.map(lambda own, new: jnp.where(again, new, own), arrays, origin)
+        kernel = eqx.combine(arrays, static)
+
+    def move_one(state: Any, position: Values, key: jax.Array) -> Any:
+        key_latent, key_renew, key_step = jax.random.split(key, 3)
+        energy = bridge.moving(position, s, kernel, key_latent)
+        state = kernel.renew(energy, state, position, key_renew)
+        return kernel.step(energy, state, key_step)
+
+    states, info = jax.vmap(move_one)(carry.states, position, jax.random.split(key_move, count))
+    arrays, now = jax.lax.cond(
+        plan.pilot,
+        lambda: eqx.filter(kernel.tune(eqx.combine(now, still), states, info, move), eqx.is_array),
+        lambda: (arrays, now),
+    )
+    row = jnp.minimum(level, NODES - 1)
+    table = jax.tree.map(
+        lambda rows, new: rows.at[row].set(jnp.where(plan.pilot, new, rows[row])),
+        carry.table,
+        arrays,
+    )
+    rate = jnp.mean(info["acceptance_rate"]) if "acceptance_rate" in info else jnp.nan
+    return Carry(
+        tick=carry.tick + 1,
+        s=s,
+        states=states,
+        log_weights=log_weights,
+        log_partition=log_partition,
+        ancestors=ancestors,
+        kernel=arrays,
+        tuning=now,
+        table=table,
+        spacing=carry.spacing.at[row].set(s),
+        acceptance=carry.acceptance + jnp.stack([jnp.asarray(rate, s.dtype), jnp.ones_like(s)]),
+    )
+
+
+def _next(bridge: Bridge, position: Values, s: jax.Array, wanted: jax.Array) -> jax.Array:
+    """The farthest level at which weights from this one keep the effective number that is wanted.
+
+    References:
+        Zhou, Johansen and Aston (2016), Toward automatic model comparison: an adaptive sequential
+        Monte Carlo approach (conditional effective sample size).
+    """
+
+    def kept(new: jax.Array) -> jax.Array:
+        log_weights = -jax.vmap(lambda x: bridge.rise(x, s, new))(position)
+        total = jax.nn.logsumexp(log_weights)
+        log_ess = 2 * total - jax.nn.logsumexp(2 * log_weights)
+        return log_ess >= jnp.log(wanted * len(log_weights))
+
+    def halve(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        good = kept(middle)
+        return jnp.where(good, middle, low), jnp.where(good, high, middle)
+
+    one = jnp.ones_like(s)
+    _, high = jax.lax.fori_loop(0, HALVINGS, halve, (s, one))
+    return jnp.where(kept(one), one, high)
+
+
+def _resampled(
+    position: Values,
+    ancestors: jax.Array,
+    log_weights: jax.Array,
+    log_partition: jax.Array,
+    key: jax.Array,
+) -> Any:
+    """Chains in proportion to their weights, by systematic resampling; the mean weight is kept."""
+    count = len(log_weights)
+    edges = jnp.cumsum(jax.nn.softmax(log_weights))
+    places = (jnp.arange(count) + jax.random.uniform(key)) / count * edges[-1]
+    chosen = jnp.minimum(jnp.searchsorted(edges, places), count - 1)
+    mean = jax.nn.logsumexp(log_weights) - jnp.log(count)
+    position = jax.tree.map(lambda rows: rows[chosen], position)
+    fresh = jnp.zeros_like(log_weights)
+    return position, ancestors[chosen], fresh, log_partition + mean

@@ -1,0 +1,196 @@
+"""A path as annealing runs along it: in unconstrained space, with a layer summed out."""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import Values, as_float, is_concrete, strong_tree
+from energia.energies._elimination import has_closed_form
+from energia.energies._energy import Energy
+from energia.energies._exact import Exact
+from energia.energies._unconstrained import Unconstrained
+from energia.paths import Path, Tempered, unconstrained
+from energia.samplers._sampler import GradientBased, Kernel
+from energia.supports import Support
+
+
+class Bridge(eqx.Module):
+    r"""The energies $E_s$ from a reference, s = 0, to the target, s = 1, and a kernel for each.
+
+    Where a variable has a closed form given the others, at every level, it is summed out of the
+    energies that weights are made of: $E_s(v) = -\log \sum_h e^{-E_s(v, h)}$, which a Boltzmann
+    machine has for a layer. A kernel that moves along gradients moves on that too; another one
+    moves v given an h drawn from its conditional, which leaves $e^{-E_s(v)}$ invariant.
+
+    Args:
+        joint: the energy of all variables and the path's.
+        marginal: the same without `latent`.
+        first: the energy at s = 0, whose exact draws begin.
+        levels: values of the path's variable, evenly spaced in s; between them it is interpolated.
+        name: the path's variable.
+        latent: what is summed out, or None.
+        linear: whether $E_s$ is linear in the path's variable.
+    """
+
+    joint: Unconstrained
+    marginal: Energy
+    first: Energy
+    levels: jax.Array
+    name: str = eqx.field(static=True)
+    latent: str | None = eqx.field(static=True)
+    linear: bool = eqx.field(static=True)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """What is moved."""
+        return tuple(name for name in self.marginal.variables if name != self.name)
+
+    def value(self, s: jax.Array) -> jax.Array:
+        """The path's variable at s."""
+        return jnp.interp(s, jnp.linspace(0, 1, self.levels.size), self.levels)
+
+    def rise(self, position: Values, old: jax.Array, new: jax.Array) -> jax.Array:
+        """The energy at one level minus that at another, at one position."""
+        old, new = self.value(old), self.value(new)
+        if self.linear:  # a small step times a difference, in place of a difference of large sums
+            slope = self._at(position, jnp.ones_like(old)) - self._at(position, jnp.zeros_like(old))
+            return (new - old) * slope
+        return self._at(position, new) - self._at(position, old)
+
+    def _at(self, position: Values, level: jax.Array) -> jax.Array:
+        return self.marginal.at({**position, self.name: level})
+
+    def moving(self, position: Values, s: jax.Array, kernel: Kernel, key: jax.Array) -> Energy:
+        """The energy that a kernel moves on."""
+        level = {self.name: self.value(s)}
+        if self.latent is None or kernel.has(GradientBased):
+            return self.marginal.condition(**level)
+        factors = self.joint._factorize(self.latent, {**position, **level})
+        support = self.joint.supports[self.latent]
+        assert factors is not None
+        assert support is not None
+        return self.joint.condition(**level, **{self.latent: factors.draw(key, support)})
+
+    def start(self, key: jax.Array) -> Values:
+        """A draw at s = 0."""
+        drawn = self._first().draw(key)
+        return {name: drawn[name] for name in self.variables}
+
+    def at_target(self) -> tuple[Energy, Energy]:
+        """The energies at s = 1: of what is moved, and of all variables."""
+        level = {self.name: self.value(jnp.ones((), self.levels.dtype))}
+        return self.marginal.condition(**level), self.joint.condition(**level)
+
+    def complete(self, position: Values, key: jax.Array) -> Values:
+        """A position at s = 1 with the variable that was summed out."""
+        if self.latent is None:
+            return position
+        one = self.value(jnp.ones((), self.levels.dtype))
+        factors = self.joint._factorize(self.latent, {**position, self.name: one})
+        support = self.joint.supports[self.latent]
+        assert factors is not None
+        assert support is not None
+        return {**position, self.latent: factors.draw(key, support).astype(support.dtype)}
+
+    def log_partition(self) -> jax.Array:
+        """Log Z at s = 0."""
+        return self._first().log_partition
+
+    def _first(self) -> Exact:
+        exact = self.first._exact({})
+        assert exact is not None
+        return exact
+
+
+def bridge(path: Path) -> Bridge:
+    """See `Bridge`.
+
+    Raises:
+        ValueError: when nobody knows exact draws at the first level.
+    """
+    path = strong_tree(path)
+    path = unconstrained(path)
+    joint = path.energy
+    assert isinstance(joint, Unconstrained)
+    first = path(path.levels[0]) if path.reference is None else path.reference
+    if first._exact({}) is None:
+        raise ValueError(
+            f"nobody knows exact draws of {first._formula()}, where the path begins: give a "
+            "reference= that has them (a Gaussian, named distributions), or en.paths.geometric"
+        )
+    latent = _latent(joint, path.name)
+    marginal = joint if latent is None else joint.marginalize(latent)
+    linear = _tempered(joint) is not None and latent is None
+    return Bridge(joint, marginal, first, as_float(path.levels), path.name, latent, linear)
+
+
+def check_known_supports(energy: Energy) -> None:
+    """Raise where the values that a variable takes are unknown."""
+    for name, support in energy.supports.items():
+        if support is None:
+            raise ValueError(
+                f"the support of {name!r} in {energy._formula()} is unknown: say which values it "
+                f"takes, .constrain({name}=en.Real((...,))) or the like"
+            )
+
+
+def target_of(path: Path) -> Energy:
+    """The last energy; itself where the path tempers it, since it may know exact draws."""
+    tempered, last = _tempered(path.energy), path.levels[-1]
+    if tempered is None or not is_concrete(last) or float(last) != 1.0:
+        return path.target
+    whole = tempered.target if tempered.always is None else tempered.always + tempered.target
+    return Unconstrained(whole) if isinstance(path.energy, Unconstrained) else whole
+
+
+def _tempered(energy: Energy) -> Tempered | None:
+    while isinstance(energy, Unconstrained):
+        energy = energy.energy
+    return energy if isinstance(energy, Tempered) else None
+
+
+def _latent(joint: Unconstrained, level: str) -> str | None:
+    """The largest variable after the first with a closed form given the others, at every level."""
+    names = [name for name in joint.variables if name != level]
+    known = {name: joint.supports[name] for name in names}
+    shapes = {n: jax.ShapeDtypeStruct(s.shape, s.dtype) for n, s in known.items() if s}
+    shapes[level] = jax.ShapeDtypeStruct((), as_float(0.0).dtype)
+    bounding = {other for s in known.values() if s for other in s.depends}
+    closed = [n for n in names[1:] if n not in bounding and has_closed_form(joint, n, shapes)]
+    return max(closed, key=lambda name: _size(known[name]), default=None)
+
+
+def _size(support: Support | None) -> int:
+    assert support is not None
+    return math.prod(support.shape)
+
+
+def coordinates(path: Path, levels: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Where values of the path's variable lie between its first level, 0, and its last, 1.
+
+    Raises:
+        ValueError: when they do not go from the first to the last without turning back.
+    """
+    known, given = np.asarray(path.levels, np.float64), np.asarray(levels, np.float64)
+    what = f"levels= must be values of {path.name!r}, a vector of at least 2"
+    if given.ndim != 1 or given.size < 2 or not np.isfinite(given).all():
+        raise ValueError(f"{what}, got {levels!r}")
+    if known.size < 2 or not (np.all(np.diff(known) > 0) or np.all(np.diff(known) < 0)):
+        raise ValueError(
+            f"{path!r} must have levels that rise or fall all the way, at least 2, to be annealed "
+            "along"
+        )
+    sign = np.sign(known[-1] - known[0])
+    ends = np.isclose(given[[0, -1]], known[[0, -1]], rtol=1e-5, atol=1e-7)
+    if not ends.all() or not np.all(np.diff(sign * given) > 0):
+        raise ValueError(
+            f"{what}, from {known[0]:.6g} to {known[-1]:.6g} without turning back; got "
+            f"{given[0]:.6g} to {given[-1]:.6g}"
+        )
+    s = np.interp(sign * given, sign * known, np.linspace(0, 1, known.size))
+    s[0], s[-1] = 0.0, 1.0
+    return s

@@ -1,0 +1,159 @@
+"""The verb `log_partition`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from energia._types import check_count, check_key, strong_tree
+from energia.energies._energy import Energy
+from energia.evaluate._annealer import path_to, prepare
+from energia.evaluate._bridge import check_known_supports, target_of
+from energia.evaluate._estimate import LogPartition, warn
+from energia.evaluate._exact import Impossible, exact
+from energia.evaluate._sides import backward, bracket, forward
+from energia.paths import Path
+from energia.samplers._sampler import Kernel
+
+METHODS = ("auto", "exact", "ais", "smc", "raise", "bracket")
+
+
+def log_partition(
+    energy: Energy | Path,
+    method: str = "auto",
+    *,
+    key: jax.Array | None = None,
+    reference: Energy | None = None,
+    kernel: str | Kernel = "auto",
+    num_chains: int = 128,
+    num_steps: int = 1000,
+    levels: Any = None,
+    draws: Any = None,
+) -> LogPartition:
+    r"""Estimate $\log Z$, with $Z = \int e^{-E}$ over all variables, a sum over discrete ones.
+
+    - `'exact'`: a known normaliser; else sums over states and closed forms, as `marginalize` has
+      them; else quadrature, for at most two continuous entries, with its error.
+    - `'ais'`: annealed importance sampling. Chains begin at exact draws of a reference, and go
+      through `num_steps` levels to the target with a step of a kernel at each. The weights'
+      mean is an unbiased estimate of Z, so that its logarithm is at most $\log Z$ on average:
+      a lower side.
+    - `'smc'`: the same, with chains resampled where fewer than half of the weights are effective.
+    - `'raise'`: the reverse, from draws of the target to the reference: the mean weight is an
+      unbiased estimate of 1/Z, which gives the upper side. The draws are `draws=`, or exact where
+      they are known, or else ends of another run of 'smc'; then the side is an upper one as far
+      as these have found the target's mass.
+    - `'bracket'`: both. The value is the mean of the two sides, whose biases are opposite.
+    - `'auto'`: 'exact' where it is possible, else 'bracket'.
+
+    A pilot run of other chains comes first. It spaces the levels such that from each to the next
+    the same share of weights stays effective, and tunes the kernel at each of them; what it sets is
+    fixed before the first weighted chain starts. Where a variable after the first has a closed form
+    given the others (the hidden layer of a Boltzmann machine), weights are made of the free energy
+    without it.
+
+    Args:
+        energy: an energy of variables whose supports are known, or a path from an energy with exact
+            draws to the target.
+        method: see above.
+        key: a typed JAX key; needed but for 'exact'.
+        reference: an energy of the same variables with exact draws, where the path begins. None:
+            the terms of the energy that have exact draws of all variables (a prior of named
+            distributions); else a normal law of the real variables and independent laws of the
+            discrete ones, fitted to where a pilot run from a standard normal ends.
+        kernel: what moves the chains, by name or configured: must leave $e^{-E}$ invariant. 'auto':
+            `'hmc'` for continuous variables, `'gibbs'` for discrete ones (where they are many and
+            have no closed forms `'gibbs_with_gradients'`), both in turn for both.
+        num_chains: how many weights, at least 2; the pilot run has as many chains.
+        num_steps: levels after the first, at least 1; another number compiles nothing.
+        levels: in their place: values of the path's variable from the first to the last, for an
+            energy inverse temperatures from 0 to 1.
+        draws: for 'raise' and 'bracket', draws of the target: `Draws`, or arrays by variable name
+            with a leading axis over rows (or one array, where there is one variable); of more than
+            `num_chains`, that many far apart are taken, and counted as independent.
+
+    Returns:
+        A `LogPartition`; an `EvaluationWarning` tells why it cannot be trusted, where it cannot.
+
+    Raises:
+        TypeError, ValueError: for arguments that do not fit, a method that is impossible, a kernel
+            that is biased, and weights of which none is finite.
+
+    References:
+        Neal (2001), Annealed importance sampling. Salakhutdinov and Murray (2008), On the
+        quantitative analysis of deep belief networks. Burda, Grosse and Salakhutdinov (2015),
+        Accurate and conservative estimates of MRF log-likelihood using reverse annealing. Grosse,
+        Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte
+        Carlo. Zhou, Johansen and Aston (2016), Toward automatic model comparison (spacing).
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> en.evaluate.log_partition(en.DoubleWell(3.0))  # quadrature
+        LogPartition(log Z = 0.114006 ± 1.1e-07 in [0.1140059, 0.1140062] by quadrature)
+        >>> result = en.evaluate.log_partition(
+        ...     en.DoubleWell(3.0), "ais", key=jax.random.key(0), num_steps=100,
+        ...     reference=en.Gaussian(0.0))
+        >>> abs(result.value - 0.114) < 4 * result.stderr
+        True
+    """
+    result = log_partition_of(
+        energy,
+        method,
+        key=key,
+        reference=reference,
+        kernel=kernel,
+        num_chains=num_chains,
+        num_steps=num_steps,
+        levels=levels,
+        draws=draws,
+    )
+    warn(result.problems)
+    return result
+
+
+def log_partition_of(
+    energy: Energy | Path,
+    method: str,
+    *,
+    key: jax.Array | None,
+    reference: Energy | None,
+    kernel: str | Kernel,
+    num_chains: int,
+    num_steps: int,
+    levels: Any,
+    draws: Any = None,
+    data: Mapping[str, Any] | None = None,
+) -> LogPartition:
+    """`log_partition` without its warning, and with data to fit a reference to."""
+    if method not in METHODS:
+        raise ValueError(f"method= must be one of {METHODS}, got {method!r}")
+    target = target_of(energy) if isinstance(energy, Path) else energy
+    if not isinstance(target, Energy):
+        raise TypeError(f"log_partition() takes an energy or a path, got {energy!r}")
+    check_known_supports(target)
+    if method in ("auto", "exact"):
+        try:
+            return exact(strong_tree(target))
+        except Impossible:
+            if method == "exact":
+                raise
+            method = "bracket"
+    if key is None:
+        raise TypeError(
+            f"log_partition(method={method!r}) needs key=, a typed JAX key: no exact answer is "
+            "known, or wanted"
+        )
+    num_chains = check_count(num_chains, "num_chains", 2)
+    num_steps = check_count(num_steps, "num_steps", 1)
+    key = check_key(key)
+    path = path_to(energy, reference, kernel, num_chains, key, data)
+    annealer = prepare(
+        path, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, key=key
+    )
+    match method:
+        case "raise":
+            return backward(annealer, path, draws)
+        case "bracket":
+            return bracket(annealer, path, draws)
+        case _:
+            return forward(annealer, resample=method == "smc")
