@@ -19,7 +19,7 @@ from toy_objectives import (
 )
 
 import energia as en
-from energia.objectives import DSM, PCD
+from energia.objectives import CD, DSM, PCD
 from energia.objectives._objective import registry
 from energia.samplers import MALA, Langevin
 from energia.testing._objective import check_objective
@@ -27,10 +27,23 @@ from energia.testing._objective import check_objective
 EXACT = {"sampler": MALA(step_size=0.5), "num_steps": 5, "buffer_size": 256, "reinit_prob": 0.01}
 
 # for every registered name: an objective that learns a Gaussian without bias, and the noise it adds
-CONFIGS = {"dsm": (DSM(sigma=0.5), 0.5), "pcd": (PCD(**EXACT), 0.0)}
+CONFIGS = {
+    "cd": (CD(sampler=MALA(step_size=0.5), num_steps=10), 0.0),
+    "dsm": (DSM(sigma=0.5), 0.5),
+    "pcd": (PCD(**EXACT), 0.0),
+}
 
 
-@pytest.mark.parametrize("name", en.objectives.names())
+QUICK = ("dsm", "pcd")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in en.objectives.names()
+    ],
+)
 def test_every_objective_learns_a_gaussian(name):
     assert name in CONFIGS, f"give {name!r} a configuration in CONFIGS"
     objective, noise = CONFIGS[name]
@@ -343,5 +356,6 @@ def test_pcd_learns_a_bounded_variable(key):
 def test_reading_a_configuration():
     objective = PCD(given=["y", "z"])
     assert objective.given == ("y", "z")
-    assert objective.modelled(en.Gaussian(0.0)) == ("x",)
+    assert objective.modelled(en.Gaussian(0.0), {"x"}) == ("x",)
+    assert objective.latent(en.Gaussian(0.0), {"x"}) == ()
     assert objective.sampler_for(en.Gaussian(0.0), None) is None

@@ -2,10 +2,11 @@
 
 from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import NotADensity, Objective, registry
-from energia.objectives.contrastive import PCD
+from energia.objectives.contrastive import CD
+from energia.objectives.persistent import PCD
 from energia.objectives.score_matching import DSM
 
 register = registry.register
 names = registry.names
 
-__all__ = ["DSM", "PCD", "NotADensity", "Objective", "ReplayBuffer", "names", "register"]
+__all__ = ["CD", "DSM", "PCD", "NotADensity", "Objective", "ReplayBuffer", "names", "register"]

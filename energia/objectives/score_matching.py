@@ -7,7 +7,14 @@ import numpy as np
 
 from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
-from energia.objectives._objective import Objective, check_continuous, mean_over_rows, registry
+from energia.objectives._objective import (
+    Objective,
+    Shapes,
+    check_continuous,
+    mean_over_rows,
+    registry,
+    rows_in,
+)
 from energia.supports import Real
 
 _LEVEL = "sigma"
@@ -56,15 +63,16 @@ class DSM(Objective):
     def supplies(self, energy: Energy) -> tuple[str, ...]:
         return (_LEVEL,) if _LEVEL in energy.variables else ()
 
-    def check(self, energy: Energy) -> None:
+    def check(self, energy: Energy, data: Shapes) -> None:
+        self.free_energy(energy, data)
         if self.sigma.ndim and not self.supplies(energy):
             raise ValueError(
                 f"DSM with {self.sigma.size} noise levels needs an energy with a variable "
                 f"{_LEVEL!r}, {energy._formula()} has {energy.variables}: give one level, or write "
                 "E(x, sigma)"
             )
-        check_continuous(self, energy, "DSM adds Gaussian noise")
-        for name in self.modelled(energy):
+        check_continuous(self, energy, data, "DSM adds Gaussian noise")
+        for name in self.modelled(energy, data):
             support = energy.supports[name]
             if support is not None and not isinstance(support, Real):
                 raise TypeError(
@@ -78,7 +86,8 @@ class DSM(Objective):
     def loss(
         self, energy: Energy, learned: None, batch: Values, state: None, key: jax.Array
     ) -> tuple[jax.Array, None, dict[str, jax.Array]]:
-        modelled, supplied = self.modelled(energy), self.supplies(energy)
+        modelled, supplied = self.modelled(energy, batch), self.supplies(energy)
+        energy = self.free_energy(energy, batch)
 
         def row_loss(row: Values, key: jax.Array) -> jax.Array:
             level_key, noise_key = jax.random.split(key)
@@ -96,6 +105,5 @@ class DSM(Objective):
             residual = [jnp.sum((slope[n] - noise[n] / sigma) ** 2) for n in modelled]
             return 0.5 * weight * sum(residual, start=jnp.zeros(()))
 
-        count = next(iter(batch.values())).shape[0]
-        loss = mean_over_rows(row_loss, batch, jax.random.split(key, count))
+        loss = mean_over_rows(row_loss, batch, jax.random.split(key, rows_in(batch)))
         return loss, None, {}
