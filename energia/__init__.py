@@ -12,7 +12,7 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import interop, objectives, plot, samplers, testing
+from energia import interop, objectives, paths, plot, samplers, testing
 from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
@@ -67,6 +67,7 @@ from energia.energies import (
     mixture,
     total,
 )
+from energia.paths import Path
 from energia.sampling import Draws, sample
 from energia.supports import (
     Binary,
@@ -129,6 +130,7 @@ __all__ = [
     "Ordered",
     "OrderedLogistic",
     "Pareto",
+    "Path",
     "Poisson",
     "Positive",
     "Potts",
@@ -153,6 +155,7 @@ __all__ = [
     "interop",
     "mixture",
     "objectives",
+    "paths",
     "plot",
     "sample",
     "samplers",

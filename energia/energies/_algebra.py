@@ -14,6 +14,7 @@ import numpy as np
 from energia._types import as_float, is_concrete, log, strong
 from energia.energies._checks import check_known, check_supports, positive
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact, chosen, of_terms
 from energia.energies._factors import Factors, logsumexp
 from energia.energies._trainable import constant
 from energia.supports import Support
@@ -109,6 +110,11 @@ class Sum(_Joined):
         total = functools.reduce(operator.add, touched)
         return eqx.tree_at(lambda factors: factors.base, total, sum(base, start=total.base))
 
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        supports = self.supports
+        terms = [with_supports((term,), supports) for term in self._terms()]
+        return of_terms(terms, lambda terms: with_supports(terms, supports), values)
+
     def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
         keys = jax.random.split(key, len(self.energies))
         pairs = zip(self.energies, keys, strict=True)
@@ -145,6 +151,19 @@ class Mixture(_Joined):
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         parts = jnp.stack(self._parts(args, kwargs))
         return -logsumexp(self.log_weights - parts)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        free = {name for name in self.variables if name not in values}
+        parts = []
+        for energy in self.energies:
+            own = {name: value for name, value in values.items() if name in energy.variables}
+            part = None
+            if free == {name for name in energy.variables if name not in own}:
+                part = with_supports((energy,), self.supports)._exact(own)
+            if part is None:
+                return None
+            parts.append(part)
+        return chosen(parts, self.log_weights, all(part.constant for part in parts))
 
     def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
         return not_subsampled(self, self.energies, key, batch_size)
@@ -264,6 +283,11 @@ class Constrained(_Wrapped):
         factors = _fitted(self.energy, name, values, support)
         return super()._factorize(name, values) if factors is None else factors
 
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        known = self.energy.supports
+        changed = [n for n, s in self.supports.items() if n not in values and s != known[n]]
+        return super()._exact(values) if changed else self.energy._exact(values)
+
 
 class Frozen(_Wrapped):
     """An energy that `en.fit` never trains."""
@@ -273,6 +297,9 @@ class Frozen(_Wrapped):
     def _terms(self) -> tuple[Energy, ...]:
         terms = self.energy._terms()
         return tuple(Frozen(term) for term in terms) if len(terms) > 1 else (self,)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        return self.energy._exact(values)
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         return self.energy._factorize(name, values)
@@ -324,6 +351,17 @@ def mixture(energies: Iterable[Energy], weights: Any = None) -> Mixture:
     if weights.shape != (count,):
         raise ValueError(f"mixture() of {count} energies got weights of shape {weights.shape}")
     return Mixture(energies, log(positive(weights, "the weights of a mixture", (count,))))
+
+
+def with_supports(terms: Sequence[Energy], supports: Mapping[str, Support | None]) -> Energy:
+    """The sum of terms, with supports that it does not know itself."""
+    energy = add(*terms) if len(terms) > 1 else terms[0]
+    lost = {
+        name: support
+        for name, known in energy.supports.items()
+        if known is None and (support := supports[name]) is not None
+    }
+    return energy.constrain(**lost) if lost else energy
 
 
 def constrain(energy: Energy, supports: Mapping[str, Support]) -> Constrained:

@@ -156,3 +156,13 @@ def check_all(good: np.ndarray, array: np.ndarray, label: str, problem: str) -> 
     values = "1 value" if count == 1 else f"{count} values"
     at = f" at index {where}" if where else ""
     raise ValueError(f"{label} has {values} {problem}; the first is {shown}{at}")
+
+
+def not_scalar(energy: "Energy", result: Any, values: Mapping[str, Any]) -> str:
+    """What is wrong with an energy whose result is no scalar."""
+    shapes = {name: tuple(np.shape(value)) for name, value in values.items()}
+    return (
+        f"{energy._formula()} must return a scalar, got shape {tuple(result.shape)} from "
+        f"variables of shape {shapes}: sum over the entries (an energy takes one configuration; "
+        "batches are made with jax.vmap)"
+    )

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from energia.energies._algebra import add
+from energia.energies._algebra import with_supports
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors, logsumexp
 from energia.supports import Discrete, Natural, Support
@@ -118,17 +118,6 @@ def _too_large(
         f"row, en.total(E.marginalize({name!r}), y=Y)), give its class a closed form "
         f"(_factorize), or draw {name!r} beside the others with 'gibbs'"
     )
-
-
-def with_supports(terms: list[Energy], supports: Mapping[str, Support | None]) -> Energy:
-    """The sum of terms, with supports that other terms declared."""
-    energy = add(*terms) if len(terms) > 1 else terms[0]
-    lost = {
-        name: support
-        for name, known in energy.supports.items()
-        if known is None and (support := supports[name]) is not None
-    }
-    return energy.constrain(**lost) if lost else energy
 
 
 class _FreeEnergy(Energy):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from energia._types import as_array, as_float, is_concrete, parameters_of
-from energia.energies._checks import check_names, real_scalar
+from energia.energies._checks import check_names, not_scalar, real_scalar
+from energia.energies._exact import Exact, factorized
 from energia.energies._factors import Factors, enumerated
 from energia.energies._trainable import count_parameters
 from energia.supports import Support
@@ -98,6 +98,13 @@ class Energy(eqx.Module):
         """
         return enumerated(self, name, values)
 
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        """Hook: independent draws of the variables that have no value here, and their normaliser.
+
+        None where nobody knows a way; by default where one variable is left, with a closed form.
+        """
+        return factorized(self, values)
+
     def _subsample(self, key: jax.Array, batch_size: int) -> "Energy":
         """Hook: a random energy whose mean over keys is this one, from fewer rows of data.
 
@@ -167,7 +174,7 @@ class Energy(eqx.Module):
     def _scalar_at(self, values: Mapping[str, Any]) -> jax.Array:
         energy = self.at(values)
         if energy.shape != ():
-            raise TypeError(_not_scalar(self, energy, values))
+            raise TypeError(not_scalar(self, energy, values))
         if not jnp.issubdtype(energy.dtype, jnp.floating):
             raise TypeError(f"{self._formula()} must return a real number, got {energy.dtype}")
         return energy
@@ -388,12 +395,3 @@ class Energy(eqx.Module):
         values |= kwargs
         check_names(self, values)
         return values
-
-
-def _not_scalar(energy: Energy, result: Any, values: Mapping[str, Any]) -> str:
-    shapes = {name: tuple(np.shape(value)) for name, value in values.items()}
-    return (
-        f"{energy._formula()} must return a scalar, got shape {tuple(result.shape)} from "
-        f"variables of shape {shapes}: sum over the entries (an energy takes one configuration; "
-        "batches are made with jax.vmap)"
-    )

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_array
-from energia.energies._algebra import Mixture, add, not_subsampled
+from energia.energies._algebra import Mixture, add, not_subsampled, with_supports
 from energia.energies._checks import check_known
-from energia.energies._elimination import evaluate, plan, with_supports
+from energia.energies._elimination import evaluate, plan
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.supports import Discrete, Support
 
 
@@ -40,6 +41,17 @@ class Marginal(Energy):
 
     def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
         return self.energy._support_at(name, values)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        whole = self.energy._exact(values)
+        if whole is None:
+            return super()._exact(values)
+
+        def draw(key: jax.Array) -> dict[str, jax.Array]:
+            drawn = whole.draw(key)
+            return {name: value for name, value in drawn.items() if name not in self.names}
+
+        return Exact(draw, whole.log_partition, whole.constant)
 
     def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
         return not_subsampled(self, (self.energy,), key, batch_size)

@@ -11,6 +11,7 @@ import numpy as np
 from energia._types import as_array, as_float, is_concrete, parameters_of
 from energia.energies._checks import check_fixed, check_inside, check_known, checked
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.energies._factors import Factors
 from energia.energies._trainable import constant
 from energia.supports import Interval, Support
@@ -130,6 +131,28 @@ class Substituted(Energy):
         if origin is None or sum(name in names for names in places) > 1:  # tied
             return super()._factorize(name, values)
         return self.energy._factorize(origin, self._inner(values))
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        inner = self._inner(values)
+        outer = {}
+        for name in self.energy.variables:
+            replacement = self.replacements.get(name, _Name(name))
+            if name not in inner and isinstance(replacement, _Name):
+                outer[name] = replacement.name
+        free = [name for name in self.variables if name not in values]
+        # a function of what is free ties it to nothing that could be drawn
+        if sorted(outer.values()) != sorted(free) or len(outer) + len(inner) < len(
+            self.energy.variables
+        ):
+            return super()._exact(values)
+        whole = self.energy._exact(inner)
+        if whole is None:
+            return super()._exact(values)
+
+        def draw(key: jax.Array) -> dict[str, jax.Array]:
+            return {outer[name]: value for name, value in whole.draw(key).items()}
+
+        return Exact(draw, whole.log_partition, whole.constant or not values)
 
     def _subsample(self, key: jax.Array, batch_size: int) -> Energy:
         inner = self.energy._subsample(key, batch_size)

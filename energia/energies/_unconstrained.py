@@ -8,6 +8,7 @@ import jax
 
 from energia._types import Values
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.energies._factors import Factors
 from energia.supports import Continuous, Real, Support
 
@@ -56,6 +57,18 @@ class Unconstrained(Energy):
         if factors is None or log_det is None:
             return factors
         return eqx.tree_at(lambda factors: factors.base, factors, factors.base - log_det)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        if values:
+            return super()._exact(values)
+        whole = self.energy._exact({})
+        if whole is None:
+            return super()._exact({})
+
+        def draw(key: jax.Array) -> Values:
+            return self.unconstrain(whole.draw(key))
+
+        return Exact(draw, whole.log_partition, whole.constant)
 
     def constrain(self, values: Mapping[str, Any]) -> tuple[Values, jax.Array | None]:
         """Values in their supports, and the log determinant of the map (None: the identity)."""

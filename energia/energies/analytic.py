@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from energia._types import as_float, as_shape, check_count, float_dtype, log
+from energia._types import Values, as_float, as_shape, check_count, float_dtype, log
 from energia.energies._checks import broadcastable, one_value, positive
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.supports import Interval, Real, Support
 
 
@@ -111,6 +112,17 @@ class Funnel(Energy):
     def _supports(self) -> Mapping[str, Support]:
         return {"x": Real((self.size,))}
 
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        if values:
+            return None
+
+        def draw(key: jax.Array) -> Values:
+            noise = jax.random.normal(key, (self.size,))
+            neck = self.scale * noise[0]
+            return {"x": jnp.concatenate([neck[None], jnp.exp(0.5 * neck) * noise[1:]])}
+
+        return Exact(draw, as_float(0.0), constant=True)
+
 
 class Rosenbrock(Energy):
     r"""$E(x) = \sum_i b\,(x_{i+1} - x_i^2)^2 + (a - x_i)^2$: a curved, narrow valley.
@@ -178,3 +190,13 @@ class Uniform(Energy):
 
     def _supports(self) -> Mapping[str, Support]:
         return {"x": self.box}
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        if values:
+            return None
+
+        def draw(key: jax.Array) -> Values:
+            low, high = self.box.ends(float_dtype())
+            return {"x": jax.random.uniform(key, self.box.shape, float_dtype(), low, high)}
+
+        return Exact(draw, as_float(0.0), constant=True)

@@ -21,6 +21,7 @@ from energia._types import (
 )
 from energia.energies import analytic
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.energies._factors import Categorical, Factors
 from energia.energies._factors import Normal as NormalFactors
 from energia.energies._law import Law, real
@@ -100,6 +101,19 @@ class Distribution(Energy):
         if law.name == "Normal" and name == "loc":
             return self._quadratic(name, as_float(values[VALUE]), values)
         return super()._factorize(name, values)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        support, shape = self.support, self.shape
+        if set(values) != set(self.parameters) or support is None or shape is None:
+            return super()._exact(values)
+
+        def draw(key: jax.Array) -> dict[str, jax.Array]:
+            distribution = self._given(values)
+            batch = shape[: len(shape) - len(distribution.event_shape)]
+            drawn = distribution.expand(batch).sample(key)
+            return {VALUE: drawn.astype(support.dtype)}
+
+        return Exact(draw, as_float(0.0), constant=True)
 
     def _categorical(self, states: jax.Array, values: Mapping[str, Any]) -> Categorical:
         assert self.shape is not None

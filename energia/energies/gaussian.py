@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from energia._types import as_float, is_concrete, log
+from energia._types import Values, as_float, is_concrete, log
 from energia.energies._checks import one_value, positive
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.energies._factors import Normal
 from energia.supports import Real, Support
 
@@ -81,6 +82,18 @@ class Gaussian(Energy):
             return None
         precision = jnp.broadcast_to(jnp.exp(-2 * jnp.asarray(self.log_scale)), self.mean.shape)
         return Normal(self(jnp.zeros_like(self.mean)), precision * self.mean, precision)
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        if values or self.precision_cholesky is None:
+            return super()._exact(values)
+        lower = jnp.tril(self.precision_cholesky)
+
+        def draw(key: jax.Array) -> Values:
+            noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+            offset = jax.scipy.linalg.solve_triangular(lower, noise, trans=1, lower=True)
+            return {"x": self.mean + offset}
+
+        return Exact(draw, as_float(0.0), constant=True)
 
     @property
     def precision(self) -> jax.Array:
@@ -157,6 +170,19 @@ class GaussianMixture(Energy):
 
     def _supports(self) -> Mapping[str, Support]:
         return {"x": Real(self.means.shape[1:])}
+
+    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
+        if values:
+            return None
+
+        def draw(key: jax.Array) -> Values:
+            key_part, key_noise = jax.random.split(key)
+            which = jax.random.categorical(key_part, self.log_weights)
+            mean = self.means[which]
+            scale = jnp.exp(jnp.broadcast_to(self.log_scales, self.means.shape)[which])
+            return {"x": mean + scale * jax.random.normal(key_noise, mean.shape, mean.dtype)}
+
+        return Exact(draw, as_float(0.0), constant=True)
 
     @property
     def weights(self) -> jax.Array:

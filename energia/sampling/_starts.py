@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import Values
-from energia.energies._checks import check_all
-from energia.energies._energy import Energy, _not_scalar
+from energia.energies._checks import check_all, not_scalar
+from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.supports import Discrete, Interval, Real, Support
 
@@ -130,7 +130,7 @@ def check_scalar(energy: Energy) -> None:
     }
     result = eqx.filter_eval_shape(lambda energy, values: energy.at(values), energy, values)
     if getattr(result, "shape", None) != ():
-        raise TypeError(_not_scalar(energy, result, values))
+        raise TypeError(not_scalar(energy, result, values))
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(
             f"{energy._formula()} must return a real number, got dtype {result.dtype}: "

@@ -1,0 +1,263 @@
+"""Paths: an energy, one of its variables, and values for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import as_float, check_count, is_concrete
+from energia.energies._algebra import with_supports
+from energia.energies._energy import Energy
+from energia.energies._exact import Exact
+from energia.energies._factors import Factors
+from energia.supports import Support
+
+LEVEL = "inverse_temperature"
+
+
+class Path(eqx.Module):
+    r"""A sequence of energies: one energy, one of its variables, and values for it.
+
+    Given to `en.sample` or `en.evaluate.log_partition` in place of an energy. The last level is the
+    target; the first one is where it is easy to draw. `path(value)` is the energy at a value of the
+    variable: whatever runs along a path vmaps over such values, never over a stack of energies.
+
+    Args:
+        energy: an energy of at least two variables.
+        **levels: one variable by name, with its values from the easy end to the target, shape (n,),
+            n at least 1: noise levels from the largest to the smallest, say.
+
+    Raises:
+        TypeError, ValueError: when there is not one variable, it is none of the energy's, or its
+            values are no finite vector.
+
+    Example:
+        >>> import energia as en, jax.numpy as jnp
+        >>> @en.energy
+        ... def blurred(x, sigma):
+        ...     return 0.5 * jnp.sum(x**2) / (1 + sigma**2)
+        >>> path = en.Path(blurred, sigma=[3.0, 1.0, 0.1])
+        >>> path.variables, path.num_levels, round(float(path.target(x=jnp.ones(2))), 3)
+        (('x',), 3, 0.99)
+    """
+
+    energy: Energy
+    levels: jax.Array
+    reference: Energy | None
+    name: str = eqx.field(static=True)
+
+    def __init__(self, energy: Energy, **levels: Any):
+        if not isinstance(energy, Energy):
+            raise TypeError(f"Path() takes an energy, got {energy!r}")
+        if len(levels) != 1:
+            raise TypeError(
+                "Path() takes one variable with its values, Path(E, sigma=[1.0, 0.5]); got "
+                f"{list(levels)}"
+            )
+        ((self.name, values),) = levels.items()
+        if self.name not in energy.variables:
+            raise ValueError(
+                f"Path({self.name}=...): the variables of {energy._formula()} are "
+                f"{energy.variables}"
+            )
+        if len(energy.variables) == 1:
+            raise ValueError(f"Path({self.name}=...) leaves no variable of {energy._formula()}")
+        self.energy, self.reference = energy, None
+        self.levels = as_float(values, f"Path({self.name}=...)")
+        if self.levels.ndim != 1 or not self.levels.size:
+            raise ValueError(
+                f"Path({self.name}=...) takes a vector of levels, got shape {self.levels.shape}"
+            )
+        if is_concrete(self.levels) and not np.isfinite(np.asarray(self.levels)).all():
+            raise ValueError(f"Path({self.name}=...) must be finite, got {self.levels}")
+
+    def __call__(self, level: Any) -> Energy:
+        """The energy at one value of the variable."""
+        return self.energy.condition(**{self.name: level})
+
+    @property
+    def num_levels(self) -> int:
+        """How many levels."""
+        return self.levels.shape[0]
+
+    @property
+    def target(self) -> Energy:
+        """The energy at the last level."""
+        return self(self.levels[-1])
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables of the energies on the path."""
+        return tuple(name for name in self.energy.variables if name != self.name)
+
+    @property
+    def supports(self) -> dict[str, Support | None]:
+        """The support of each of them."""
+        return {name: self.energy.supports[name] for name in self.variables}
+
+    def exact(self) -> Exact | None:
+        """Draws at the first level: of the reference, where there is one."""
+        first = self(self.levels[0]) if self.reference is None else self.reference
+        return first._exact({})
+
+    def __repr__(self) -> str:
+        return f"Path({self.energy._formula()}; {self.num_levels} levels of {self.name})"
+
+
+class Tempered(Energy):
+    r"""$\beta E + (1 - \beta) E_0$, a function of $\beta$ too: see `geometric` and `tempering`."""
+
+    target: Energy
+    reference: Energy | None
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
+        values = self._bind(args, kwargs)
+        level = as_float(values.pop(LEVEL))
+        energy = _weighted(level, self.target.at(_own(self.target, values)))
+        if self.reference is None:
+            return energy
+        return energy + _weighted(1 - level, self.reference.at(_own(self.reference, values)))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return (*self.target.variables, LEVEL)
+
+    def _supports(self) -> Mapping[str, Support | None]:
+        return self.target.supports
+
+    def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:
+        return self.target._support_at(name, values)
+
+    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
+        if name == LEVEL or LEVEL not in values:
+            return super()._factorize(name, values)
+        level = as_float(values[LEVEL])
+        factors = self.target._factorize(name, _own(self.target, values))
+        if factors is None or self.reference is None:
+            scaled = None if factors is None else factors.scale(level)
+            return super()._factorize(name, values) if scaled is None else scaled
+        other = self.reference._factorize(name, _own(self.reference, values))
+        if other is None or type(other) is not type(factors):
+            return super()._factorize(name, values)
+        return factors.scale(level) + other.scale(1 - level)  # pyright: ignore[reportOperatorIssue]
+
+    @property
+    def _ordered(self) -> bool:
+        return False
+
+    def _formula(self, shown: Mapping[str, str] | None = None) -> str:
+        shown = shown or {}
+        beta = shown.get(LEVEL, "β").removeprefix(f"{LEVEL}=")
+        target = f"{beta}·{self.target._factor(shown)}"
+        if self.reference is None:
+            return target
+        return f"{target} + (1 - {beta})·{self.reference._factor(shown)}"
+
+    def _factor(self, shown: Mapping[str, str] | None = None) -> str:
+        return f"({self._formula(shown)})"
+
+
+def geometric(reference: Energy, target: Energy, levels: Any = 32) -> Path:
+    r"""The geometric path from a reference to a target, $E_\beta = (1-\beta) E_0 + \beta E$.
+
+    Args:
+        reference: $E_0$, an energy of the target's variables; with exact draws, where a method
+            needs them (a Gaussian, a prior of named distributions).
+        target: $E$.
+        levels: $\beta$ from 0 to 1, increasing, shape (n,); or how many evenly spaced, at least 2.
+            Methods that space levels themselves take these for a start.
+
+    Returns:
+        A path over the variable `inverse_temperature`, $\beta$.
+
+    Raises:
+        ValueError: when the variables differ, supports clash, or the levels are none.
+
+    References:
+        Gelman and Meng (1998), Simulating normalizing constants: from importance sampling to bridge
+        sampling to path sampling.
+
+    Example:
+        >>> import energia as en, jax.numpy as jnp
+        >>> path = en.paths.geometric(en.Gaussian(jnp.zeros(2), scale=3.0), en.Ring(), levels=5)
+        >>> path.levels.tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    for energy in (reference, target):
+        if not isinstance(energy, Energy):
+            raise TypeError(f"geometric() takes two energies, got {energy!r}")
+    if set(reference.variables) != set(target.variables):
+        raise ValueError(
+            f"geometric() needs a reference of the target's variables {target.variables}, got "
+            f"{reference._formula()} of {reference.variables}"
+        )
+    supports = (reference + target).supports  # raises where they clash
+    reference, target = (with_supports((energy,), supports) for energy in (reference, target))
+    path = _along(target, reference, _levels(levels))
+    return eqx.tree_at(
+        lambda path: path.reference, path, reference, is_leaf=lambda leaf: leaf is None
+    )
+
+
+def tempering(target: Energy, temperatures: Any) -> Path:
+    r"""The path of tempered energies $E / T$.
+
+    Args:
+        target: $E$.
+        temperatures: $T$ from the hottest to the target's own, positive, decreasing, shape (n,).
+
+    Returns:
+        A path over the variable `inverse_temperature`, $1 / T$.
+
+    Raises:
+        ValueError: when the temperatures are not positive and decreasing.
+
+    Example:
+        >>> import energia as en
+        >>> en.paths.tempering(en.DoubleWell(4.0), [4.0, 2.0, 1.0]).levels.tolist()
+        [0.25, 0.5, 1.0]
+    """
+    temperatures = np.asarray(temperatures, float)
+    if temperatures.ndim != 1 or not temperatures.size:
+        raise ValueError(f"tempering() takes a vector, got shape {temperatures.shape}")
+    if not (np.all(temperatures > 0) and np.all(np.diff(temperatures) < 0)):
+        raise ValueError(
+            "tempering() takes positive temperatures from the hottest to the target's, got "
+            f"{temperatures.tolist()}"
+        )
+    return _along(target, None, 1 / temperatures)
+
+
+def _along(target: Energy, reference: Energy | None, levels: Any) -> Path:
+    if LEVEL in target.variables:
+        raise ValueError(
+            f"{target._formula()} has a variable {LEVEL!r}, which is the path's: .rename it"
+        )
+    return Path(Tempered(target, reference), **{LEVEL: levels})
+
+
+def _levels(levels: Any) -> Any:
+    if isinstance(levels, int):
+        return np.linspace(0.0, 1.0, check_count(levels, "levels", 2))
+    levels = np.asarray(levels, float)
+    if levels.ndim != 1 or levels.size < 2 or not np.all(np.diff(levels) > 0):
+        raise ValueError(f"levels= must be an increasing vector from 0 to 1, got {levels.tolist()}")
+    if levels[0] != 0 or levels[-1] != 1:
+        raise ValueError(
+            f"levels= must go from 0, the reference, to 1, the target; got {levels[0]} to "
+            f"{levels[-1]}"
+        )
+    return levels
+
+
+def _weighted(weight: jax.Array, energy: jax.Array) -> jax.Array:
+    """0 where the weight is, though the energy be infinite there."""
+    none = weight == 0
+    return jnp.where(none, 0.0, weight * jnp.where(none, 0.0, energy))
+
+
+def _own(energy: Energy, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in energy.variables if name in values}
