@@ -119,7 +119,7 @@ def test_many_steps_give_the_exact_gradient_of_the_likelihood(energy, key):
     """Positives by the posterior, negatives by long chains: what is left is sampling error."""
     batch = {"v": jnp.tile(BITS["v"], (8, 1))}
     objective = PCD(num_steps=40, num_latent_steps=40, buffer_size=2048, reinit_prob=1.0)
-    assert isinstance(objective.kernel(energy, batch), Gibbs)
+    assert isinstance(objective.kernel(energy), Gibbs)
     state = objective.init(energy, batch, key)[1]
     slopes = [
         flat(gradient(objective, energy, batch, state, k)[0]) for k in jax.random.split(key, 24)
@@ -201,8 +201,7 @@ def test_a_latent_class_of_a_real_variable(key):
     data = np.concatenate([GENERATOR.normal(-2, 1, 1024), GENERATOR.normal(2, 1, 3072)])
     start = Coupled(jnp.array([-1.0, 1.0]), jnp.zeros(2))
     objective = PCD(num_steps=10, buffer_size=512, reinit_prob=0.01)
-    shapes = {"x": jax.ShapeDtypeStruct((), jnp.float32)}
-    assert isinstance(objective.kernel(start, shapes), BlockGibbs)
+    assert isinstance(objective.kernel(start), BlockGibbs)
     named = PCD(
         sampler=BlockGibbs({"z": "gibbs", "x": MALA(step_size=0.7)}),
         num_steps=10,

@@ -19,7 +19,7 @@ from toy_objectives import (
 )
 
 import energia as en
-from energia.objectives import CD, DSM, PCD
+from energia.objectives import CD, DSM, PCD, SM, SSM
 from energia.objectives._objective import registry
 from energia.samplers import MALA, Langevin
 from energia.testing._objective import check_objective
@@ -31,6 +31,8 @@ CONFIGS = {
     "cd": (CD(sampler=MALA(step_size=0.5), num_steps=10), 0.0),
     "dsm": (DSM(sigma=0.5), 0.5),
     "pcd": (PCD(**EXACT), 0.0),
+    "sm": (SM(), 0.0),
+    "ssm": (SSM(), 0.0),
 }
 
 

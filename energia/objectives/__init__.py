@@ -3,10 +3,22 @@
 from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import NotADensity, Objective, registry
 from energia.objectives.contrastive import CD
+from energia.objectives.denoising import DSM
 from energia.objectives.persistent import PCD
-from energia.objectives.score_matching import DSM
+from energia.objectives.score_matching import SM, SSM
 
 register = registry.register
 names = registry.names
 
-__all__ = ["CD", "DSM", "PCD", "NotADensity", "Objective", "ReplayBuffer", "names", "register"]
+__all__ = [
+    "CD",
+    "DSM",
+    "PCD",
+    "SM",
+    "SSM",
+    "NotADensity",
+    "Objective",
+    "ReplayBuffer",
+    "names",
+    "register",
+]

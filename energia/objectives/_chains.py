@@ -11,7 +11,7 @@ import numpy as np
 from energia import samplers
 from energia._types import Values
 from energia.energies._energy import Energy
-from energia.energies._unconstrained import Unconstrained
+from energia.objectives._objective import conditioned
 from energia.samplers import BlockGibbs, Gibbs, Kernel, Langevin
 from energia.supports import Continuous
 
@@ -65,7 +65,7 @@ def fresh(energy: Energy, names: Sequence[str], key: jax.Array, count: int) -> V
 
 def unconstrained(energy: Energy, rows: Values, fixed: Values) -> Values:
     """Values of each row in unconstrained space, where the others of the row are fixed."""
-    return jax.vmap(lambda row, given: _target(energy, given).unconstrain(row))(rows, fixed)
+    return jax.vmap(lambda row, given: conditioned(energy, given).unconstrain(row))(rows, fixed)
 
 
 def run(
@@ -84,7 +84,7 @@ def run(
     """
 
     def chain(start: Values, given: Values, key: jax.Array) -> Any:
-        target = _target(energy, given)
+        target = conditioned(energy, given)
         init = kernel.init(target, start, key)
 
         def step(t, carry):
@@ -98,10 +98,6 @@ def run(
     positions, values, info = jax.vmap(chain)(starts, fixed, keys)
     told = ("acceptance_rate", "diverging")
     return positions, values, {name: jnp.mean(info[name]) for name in told if name in info}
-
-
-def _target(energy: Energy, given: Values) -> Unconstrained:
-    return Unconstrained(energy.condition(**given) if given else energy)
 
 
 def _step_key(key: jax.Array, t: jax.Array) -> jax.Array:

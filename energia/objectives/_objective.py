@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from energia._registry import Registry
 from energia._types import Values
 from energia.energies._energy import Energy
+from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import Sampler
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -97,6 +98,11 @@ def support_shapes(energy: Energy, names: Collection[str]) -> dict[str, jax.Shap
     """Shape and dtype of variables of known support."""
     known = [(name, support) for name, support in energy.supports.items() if name in names]
     return {n: jax.ShapeDtypeStruct(s.shape, s.dtype) for n, s in known if s is not None}
+
+
+def conditioned(energy: Energy, given: Values) -> Unconstrained:
+    """The energy given some values, in unconstrained coordinates."""
+    return Unconstrained(energy.condition(**given) if given else energy)
 
 
 def check_continuous(objective: Objective, energy: Energy, data: Collection[str], why: str) -> None:

@@ -1,6 +1,6 @@
 """Contrastive divergence: data down, samples up."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,8 +10,8 @@ import numpy as np
 
 from energia._types import Values, as_array, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
+from energia.energies._exact import Exact
 from energia.objectives import _chains
-from energia.objectives._latent import posterior
 from energia.objectives._objective import (
     Objective,
     Shapes,
@@ -19,6 +19,7 @@ from energia.objectives._objective import (
     registry,
     row_shapes,
     rows_in,
+    support_shapes,
 )
 from energia.samplers import DiscreteSpace, GradientBased, Kernel
 
@@ -56,43 +57,44 @@ class Contrastive(Objective):
         if is_concrete(weight) and not float(weight) >= 0:
             raise ValueError(f"energy_regularization= must be at least 0, got {weight}")
 
-    def kernel(self, energy: Energy, data: Collection[str]) -> Kernel:
+    def kernel(self, energy: Energy) -> Kernel:
         """The kernel of the chains: the one that was given, else the energy's natural one."""
-        if self.sampler is not None:
-            return self.sampler
-        return _chains.natural_kernel(energy, self.moving(energy, data))
+        return self.sampler or _chains.natural_kernel(energy, self.moving(energy))
 
-    def moving(self, energy: Energy, data: Collection[str]) -> tuple[str, ...]:
+    def moving(self, energy: Energy) -> tuple[str, ...]:
         """The variables that chains move: all that are not given."""
         return tuple(name for name in energy.variables if name not in self.given)
 
     def check(self, energy: Energy, data: Shapes) -> None:
-        kernel = self.kernel(energy, data)
+        kernel = self.kernel(energy)
         kernel.check_set()
         if kernel.has(GradientBased) and not kernel.has(DiscreteSpace):
             check_continuous(self, energy, data, f"{type(kernel).__name__} moves along gradients")
-        kernel.check(energy, self.moving(energy, data))
+        kernel.check(energy, self.moving(energy))
         latent = self.latent(energy, data)
-        if posterior(energy, latent, data) is None:
+        if latent and not _known(energy, data):
             kernel = self._latent_kernel(energy, latent)
             kernel.check_set()
             kernel.check(energy, latent)
 
-    def _latent_kernel(self, energy: Energy, latent: Collection[str]) -> Kernel:
-        return self.latent_sampler or _chains.natural_kernel(energy, tuple(latent))
+    def _latent_kernel(self, energy: Energy, latent: Sequence[str]) -> Kernel:
+        return self.latent_sampler or _chains.natural_kernel(energy, latent)
 
     def complete(self, energy: Energy, batch: Values, key: jax.Array) -> Values:
         """The data, and a draw of what is latent given each row of it."""
         latent, energy = self.latent(energy, batch), _chains.stopped(energy)
-        if (closed := posterior(energy, latent, row_shapes(batch))) is not None:
-            keys = jax.random.split(key, rows_in(batch))
-            return {**batch, **jax.vmap(closed.draw)(keys, batch)}
-        start_key, run_key = jax.random.split(key)
+        if not latent:
+            return batch
+        start_key, draw_key = jax.random.split(key)
+        keys = jax.random.split(draw_key, rows_in(batch))
+        if _known(energy, row_shapes(batch)):
+            drawn = jax.vmap(lambda row, key: _posterior(energy, row).draw(key))(batch, keys)
+            supports = support_shapes(energy, latent)
+            return {**batch, **{n: x.astype(supports[n].dtype) for n, x in drawn.items()}}
         starts = _chains.fresh(energy, latent, start_key, rows_in(batch))
-        keys = jax.random.split(run_key, rows_in(batch))
         kernel = self._latent_kernel(energy, latent)
         drawn = _chains.run(kernel, energy, starts, batch, self.num_latent_steps, keys)[1]
-        return {**batch, **jax.lax.stop_gradient(drawn)}
+        return {**batch, **drawn}
 
     def contrast(
         self, energy: Energy, batch: Values, completed: Values, negatives: Values
@@ -102,17 +104,32 @@ class Contrastive(Objective):
         `completed` is the batch with its latent variables; where they have a closed form they go
         unused, and are not drawn in the compiled step.
         """
-        closed = posterior(energy, self.latent(energy, batch), row_shapes(batch))
-        if closed is not None:
-            energy, completed = closed.free_energy, batch
+
+        def value(row: Values) -> jax.Array:
+            free = len(row) < len(energy.variables)
+            return -_posterior(energy, row).log_partition if free else energy.at(row)
+
+        positives = batch if _known(energy, row_shapes(batch)) else completed
         negatives = jax.lax.stop_gradient(negatives)
         # one pass over both
-        both = {name: jnp.concatenate([rows, negatives[name]]) for name, rows in completed.items()}
-        positive, negative = jnp.split(jax.vmap(energy.at)(both), 2)
+        both = {name: jnp.concatenate([rows, negatives[name]]) for name, rows in positives.items()}
+        positive, negative = jnp.split(jax.vmap(value)(both), 2)
         gap = jnp.mean(positive) - jnp.mean(negative)
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
         means = {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}
         return gap + self.energy_regularization * size, means
+
+
+def _posterior(energy: Energy, values: Values) -> Exact:
+    """Latent variables given all others: their draws, and minus the free energy."""
+    exact = energy._exact(values)
+    assert exact is not None
+    return exact
+
+
+def _known(energy: Energy, data: Shapes) -> bool:
+    """Whether the variables that the data lacks have a closed form given the data."""
+    return bool(eqx.filter_eval_shape(lambda row: energy._exact(row) is not None, dict(data)))
 
 
 @registry.register("cd")
@@ -162,7 +179,7 @@ class CD(Contrastive):
         moving = {name: rows for name, rows in completed.items() if name not in fixed}
         frozen = _chains.stopped(energy)
         _, negatives, told = _chains.run(
-            self.kernel(energy, batch),
+            self.kernel(energy),
             frozen,
             _chains.unconstrained(frozen, moving, fixed),
             fixed,

@@ -91,7 +91,7 @@ class PCD(Contrastive):
         rows = jax.random.randint(row_key, (self.buffer_size,), 0, rows_in(data))
         kept = {name: data[name][rows] for name in self.given}
         state = PCDState(ReplayBuffer({}), mean, scale)
-        chains = self._fresh(energy, data, state, fresh_key, self.buffer_size)
+        chains = self._fresh(energy, state, fresh_key, self.buffer_size)
         return None, PCDState(ReplayBuffer({**chains, **kept}), mean, scale)
 
     def loss(
@@ -100,7 +100,7 @@ class PCD(Contrastive):
         size = rows_in(batch)
         slot_key, fresh_key, which_key, chain_key, latent_key = jax.random.split(key, 5)
         slots, chains = state.buffer.draw(slot_key, size)
-        fresh = self._fresh(energy, batch, state, fresh_key, size)
+        fresh = self._fresh(energy, state, fresh_key, size)
         fresh |= {name: batch[name] for name in self.given}
         again = jax.random.bernoulli(which_key, self.reinit_prob, (size,))
         chains = {
@@ -109,7 +109,7 @@ class PCD(Contrastive):
         }
         fixed = {name: chains[name] for name in self.given}
         positions, negatives, told = _chains.run(
-            self.kernel(energy, batch),
+            self.kernel(energy),
             _chains.stopped(energy),
             {name: chain for name, chain in chains.items() if name not in fixed},
             fixed,
@@ -121,9 +121,7 @@ class PCD(Contrastive):
         buffer = state.buffer.write(slots, {**positions, **fixed})
         return loss, PCDState(buffer, state.mean, state.scale), means | told
 
-    def _fresh(
-        self, energy: Energy, data: Values, state: PCDState, key: jax.Array, size: int
-    ) -> Values:
+    def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, size: int) -> Values:
         """Starts of new chains, in unconstrained space."""
         real_key, other_key = jax.random.split(key)
         chains: dict[str, Any] = {}
@@ -131,5 +129,5 @@ class PCD(Contrastive):
             noise_key = jax.random.fold_in(real_key, index)
             noise = jax.random.normal(noise_key, (size, *mean.shape), mean.dtype)
             chains[name] = mean + state.scale[name] * noise
-        others = [name for name in self.moving(energy, data) if name not in chains]
+        others = [name for name in self.moving(energy) if name not in chains]
         return {**chains, **_chains.fresh(energy, others, other_key, size)}
