@@ -19,7 +19,7 @@ from toy_objectives import (
 )
 
 import energia as en
-from energia.objectives import CD, DSM, PCD, SM, SSM
+from energia.objectives import CD, CNCE, DSM, MLE, NCE, PCD, SM, SSM
 from energia.objectives._objective import registry
 from energia.samplers import MALA, Langevin
 from energia.testing._objective import check_objective
@@ -29,7 +29,10 @@ EXACT = {"sampler": MALA(step_size=0.5), "num_steps": 5, "buffer_size": 256, "re
 # for every registered name: an objective that learns a Gaussian without bias, and the noise it adds
 CONFIGS = {
     "cd": (CD(sampler=MALA(step_size=0.5), num_steps=10), 0.0),
+    "cnce": (CNCE(ratio=5), 0.0),
     "dsm": (DSM(sigma=0.5), 0.5),
+    "mle": (MLE(), 0.0),
+    "nce": (NCE(ratio=5), 0.0),
     "pcd": (PCD(**EXACT), 0.0),
     "sm": (SM(), 0.0),
     "ssm": (SSM(), 0.0),

@@ -163,7 +163,8 @@ def test_latent_variables_are_summed_out(key):
 
 
 def test_what_cannot_be(key):
-    for bad in ({"num_projections": 0}, {"projections": "sphere"}):
+    settings: list[dict[str, Any]] = [{"num_projections": 0}, {"projections": "sphere"}]
+    for bad in settings:
         with pytest.raises(ValueError, match=r"num_projections=|projections="):
             SSM(**bad)
     rbm = en.RBM(3, 2, key=key)

@@ -4,6 +4,8 @@ from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import NotADensity, Objective, registry
 from energia.objectives.contrastive import CD
 from energia.objectives.denoising import DSM
+from energia.objectives.likelihood import MLE
+from energia.objectives.noise_contrastive import CNCE, NCE
 from energia.objectives.persistent import PCD
 from energia.objectives.score_matching import SM, SSM
 
@@ -12,7 +14,10 @@ names = registry.names
 
 __all__ = [
     "CD",
+    "CNCE",
     "DSM",
+    "MLE",
+    "NCE",
     "PCD",
     "SM",
     "SSM",

@@ -1,4 +1,4 @@
-"""Score matching: the score of the model fitted to the score of the data, which need not be known."""
+"""Score matching: the score of the model fitted to that of the data, which need not be known."""
 
 import abc
 from collections.abc import Callable
