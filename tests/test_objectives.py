@@ -19,7 +19,7 @@ from toy_objectives import (
 )
 
 import energia as en
-from energia.objectives import CD, CNCE, DSM, MLE, NCE, PCD, SM, SSM
+from energia.objectives import CD, CNCE, DRL, DSM, MLE, NCE, PCD, SM, SSM
 from energia.objectives._objective import registry
 from energia.samplers import MALA, Langevin
 from energia.testing._objective import check_objective
@@ -30,6 +30,7 @@ EXACT = {"sampler": MALA(step_size=0.5), "num_steps": 5, "buffer_size": 256, "re
 CONFIGS = {
     "cd": (CD(sampler=MALA(step_size=0.5), num_steps=10), 0.0),
     "cnce": (CNCE(ratio=5), 0.0),
+    "drl": (DRL(num_levels=1, sigma_min=0.5, sigma_max=2.0, sampler=MALA(step_size=0.2)), 0.5),
     "dsm": (DSM(sigma=0.5), 0.5),
     "mle": (MLE(), 0.0),
     "nce": (NCE(ratio=5), 0.0),

@@ -7,6 +7,7 @@ from energia.objectives.denoising import DSM
 from energia.objectives.likelihood import MLE
 from energia.objectives.noise_contrastive import CNCE, NCE
 from energia.objectives.persistent import PCD
+from energia.objectives.recovery import DRL
 from energia.objectives.score_matching import SM, SSM
 
 register = registry.register
@@ -15,6 +16,7 @@ names = registry.names
 __all__ = [
     "CD",
     "CNCE",
+    "DRL",
     "DSM",
     "MLE",
     "NCE",

@@ -16,14 +16,17 @@ from energia.samplers import BlockGibbs, Gibbs, Kernel, Langevin
 from energia.supports import Continuous
 
 
-def as_kernel(sampler: Any) -> Kernel | None:
-    """A kernel from a name or a kernel; None stays, for the natural one."""
-    if sampler is None:
-        return None
+def as_kernel(sampler: Any) -> Kernel:
+    """A kernel from a name or a kernel."""
     kernel = samplers.registry.resolve(sampler)
     if not isinstance(kernel, Kernel):
         raise TypeError(f"sampler= must be a Markov kernel, got {kernel!r}")
     return kernel
+
+
+def optional_kernel(sampler: Any) -> Kernel | None:
+    """The same; None stays, for the natural one."""
+    return None if sampler is None else as_kernel(sampler)
 
 
 def natural_kernel(energy: Energy, names: Sequence[str]) -> Kernel:
@@ -83,21 +86,33 @@ def run(
         the last step told.
     """
 
-    def chain(start: Values, given: Values, key: jax.Array) -> Any:
+    def one(start: Values, given: Values, key: jax.Array) -> Any:
         target = conditioned(energy, given)
-        init = kernel.init(target, start, key)
+        position, info = chain(kernel, target, start, num_steps, key)
+        return position, target.constrain(position)[0], info
 
-        def step(t, carry):
-            return kernel.step(target, carry[0], _step_key(key, t))
+    positions, values, info = jax.vmap(one)(starts, fixed, keys)
+    return positions, values, told(info)
 
-        seen = jax.eval_shape(lambda: step(jnp.int32(0), (init, None))[1])
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), seen)
-        state, info = jax.lax.fori_loop(0, num_steps, step, (init, nothing))
-        return state.position, target.constrain(state.position)[0], info
 
-    positions, values, info = jax.vmap(chain)(starts, fixed, keys)
-    told = ("acceptance_rate", "diverging")
-    return positions, values, {name: jnp.mean(info[name]) for name in told if name in info}
+def chain(
+    kernel: Kernel, target: Energy, start: Values, num_steps: jax.Array, key: jax.Array
+) -> tuple[Values, dict[str, jax.Array]]:
+    """Where one chain ends, and what its last step told."""
+    init = kernel.init(target, start, key)
+
+    def step(t, carry):
+        return kernel.step(target, carry[0], _step_key(key, t))
+
+    seen = jax.eval_shape(lambda: step(jnp.int32(0), (init, None))[1])
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), seen)
+    state, info = jax.lax.fori_loop(0, num_steps, step, (init, nothing))
+    return state.position, info
+
+
+def told(info: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What the history keeps of what many chains told."""
+    return {n: jnp.mean(info[n]) for n in ("acceptance_rate", "diverging") if n in info}
 
 
 def _step_key(key: jax.Array, t: jax.Array) -> jax.Array:

@@ -1,18 +1,21 @@
 """The protocol of objectives."""
 
 import abc
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from energia._registry import Registry
-from energia._types import Values
+from energia._types import Values, as_array, check_count
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import Sampler
+from energia.samplers.reverse_diffusion import LEVEL
+from energia.supports import Real
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -114,6 +117,28 @@ def check_continuous(objective: Objective, energy: Energy, data: Collection[str]
                 f"{why}, and {name!r} is discrete ({support}): condition on it with "
                 f"{type(objective).__name__}(given={name!r}), or model it with another objective"
             )
+
+
+def check_real(objective: Objective, energy: Energy, data: Shapes, why: str) -> None:
+    """Raise where a modelled variable is discrete or bounded."""
+    check_continuous(objective, energy, data, why)
+    for name in objective.modelled(energy, data):
+        support = energy.supports[name]
+        if support is not None and not isinstance(support, Real):
+            raise TypeError(
+                f"{why}, which leaves the support of {name!r} ({support}): learn it as real, "
+                f".constrain({name}=en.Real({support.shape}))"
+            )
+
+
+def level_supplied(energy: Energy) -> tuple[str, ...]:
+    """The noise level, where an energy takes one."""
+    return (LEVEL,) if LEVEL in energy.variables else ()
+
+
+def steps(name: str) -> Callable[[Any], jax.Array]:
+    """The converter of a number of steps: an array, so that another one compiles nothing."""
+    return lambda value: as_array(np.int32(check_count(value, name, 1)))
 
 
 def mean_over_rows(function: Any, rows: Values, keys: jax.Array) -> jax.Array:

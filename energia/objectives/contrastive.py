@@ -1,14 +1,12 @@
 """Contrastive divergence: data down, samples up."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from energia._types import Values, as_array, as_float, check_count, is_concrete
+from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
 from energia.objectives import _chains
@@ -19,14 +17,10 @@ from energia.objectives._objective import (
     registry,
     row_shapes,
     rows_in,
+    steps,
     support_shapes,
 )
 from energia.samplers import DiscreteSpace, GradientBased, Kernel
-
-
-def count(name: str) -> Callable[[Any], jax.Array]:
-    """The converter of a number of steps: an array, so that another one compiles nothing."""
-    return lambda value: as_array(np.int32(check_count(value, name, 1)))
 
 
 class Contrastive(Objective):
@@ -43,13 +37,15 @@ class Contrastive(Objective):
     is taken exactly in both phases. Else they are drawn given the data, by chains of their own.
     """
 
-    sampler: Kernel | None = eqx.field(default=None, converter=_chains.as_kernel, kw_only=True)
+    sampler: Kernel | None = eqx.field(
+        default=None, converter=_chains.optional_kernel, kw_only=True
+    )
     energy_regularization: jax.Array = eqx.field(default=0.0, converter=as_float, kw_only=True)
     latent_sampler: Kernel | None = eqx.field(
-        default=None, converter=_chains.as_kernel, kw_only=True
+        default=None, converter=_chains.optional_kernel, kw_only=True
     )
     num_latent_steps: jax.Array = eqx.field(
-        default=20, converter=count("num_latent_steps"), kw_only=True
+        default=20, converter=steps("num_latent_steps"), kw_only=True
     )
 
     def __check_init__(self):
@@ -165,7 +161,7 @@ class CD(Contrastive):
         ['gradient_norm', 'loss', 'negatives', 'positives']
     """
 
-    num_steps: jax.Array = eqx.field(default=1, converter=count("num_steps"), kw_only=True)
+    num_steps: jax.Array = eqx.field(default=1, converter=steps("num_steps"), kw_only=True)
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, None]:
         return None, None

@@ -8,16 +8,15 @@ import numpy as np
 from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.objectives._objective import (
+    LEVEL,
     Objective,
     Shapes,
-    check_continuous,
+    check_real,
+    level_supplied,
     mean_over_rows,
     registry,
     rows_in,
 )
-from energia.supports import Real
-
-_LEVEL = "sigma"
 
 
 @registry.register("dsm")
@@ -61,24 +60,17 @@ class DSM(Objective):
                 raise ValueError(f"sigma= must be positive and finite, got {self.sigma}")
 
     def supplies(self, energy: Energy) -> tuple[str, ...]:
-        return (_LEVEL,) if _LEVEL in energy.variables else ()
+        return level_supplied(energy)
 
     def check(self, energy: Energy, data: Shapes) -> None:
         self.free_energy(energy, data)
         if self.sigma.ndim and not self.supplies(energy):
             raise ValueError(
                 f"DSM with {self.sigma.size} noise levels needs an energy with a variable "
-                f"{_LEVEL!r}, {energy._formula()} has {energy.variables}: give one level, or write "
+                f"{LEVEL!r}, {energy._formula()} has {energy.variables}: give one level, or write "
                 "E(x, sigma)"
             )
-        check_continuous(self, energy, data, "DSM adds Gaussian noise")
-        for name in self.modelled(energy, data):
-            support = energy.supports[name]
-            if support is not None and not isinstance(support, Real):
-                raise TypeError(
-                    f"DSM adds Gaussian noise, which leaves the support of {name!r} ({support}): "
-                    f"learn it as real, .constrain({name}=en.Real({support.shape}))"
-                )
+        check_real(self, energy, data, "DSM adds Gaussian noise")
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, None]:
         return None, None

@@ -10,8 +10,8 @@ from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
 from energia.objectives import _chains
 from energia.objectives._buffer import ReplayBuffer
-from energia.objectives._objective import registry, rows_in
-from energia.objectives.contrastive import Contrastive, count
+from energia.objectives._objective import registry, rows_in, steps
+from energia.objectives.contrastive import Contrastive
 from energia.supports import Real
 
 
@@ -73,7 +73,7 @@ class PCD(Contrastive):
         8192
     """
 
-    num_steps: jax.Array = eqx.field(default=20, converter=count("num_steps"), kw_only=True)
+    num_steps: jax.Array = eqx.field(default=20, converter=steps("num_steps"), kw_only=True)
     buffer_size: int = eqx.field(default=8192, static=True, kw_only=True)
     reinit_prob: jax.Array = eqx.field(default=0.05, converter=as_float, kw_only=True)
 

@@ -19,6 +19,7 @@ from energia.samplers.gibbs import Gibbs
 from energia.samplers.hamiltonian import HMC, NUTS
 from energia.samplers.langevin import MALA, Barker, Langevin
 from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
+from energia.samplers.reverse_diffusion import ReverseDiffusion
 from energia.samplers.slice import EllipticalSlice, Slice
 from energia.samplers.wrapper import BlackJAX
 
@@ -51,6 +52,7 @@ __all__ = [
     "Langevin",
     "RandomKernel",
     "Repeat",
+    "ReverseDiffusion",
     "Sampler",
     "Slice",
     "Thin",
