@@ -25,12 +25,19 @@ from energia.samplers import MALA, Langevin
 from energia.testing._objective import check_objective
 
 EXACT = {"sampler": MALA(step_size=0.5), "num_steps": 5, "buffer_size": 256, "reinit_prob": 0.01}
+ONE_LEVEL = {
+    "sampler": MALA(step_size=0.25),
+    "num_levels": 1,
+    "num_steps": 12,
+    "sigma_min": 0.5,
+    "sigma_max": 2.0,
+}
 
 # for every registered name: an objective that learns a Gaussian without bias, and the noise it adds
 CONFIGS = {
-    "cd": (CD(sampler=MALA(step_size=0.5), num_steps=10), 0.0),
+    "cd": (CD(sampler=MALA(step_size=0.5), num_steps=5), 0.0),
     "cnce": (CNCE(ratio=5), 0.0),
-    "drl": (DRL(num_levels=1, sigma_min=0.5, sigma_max=2.0, sampler=MALA(step_size=0.2)), 0.5),
+    "drl": (DRL(**ONE_LEVEL), 0.5),
     "dsm": (DSM(sigma=0.5), 0.5),
     "mle": (MLE(), 0.0),
     "nce": (NCE(ratio=5), 0.0),
@@ -38,8 +45,6 @@ CONFIGS = {
     "sm": (SM(), 0.0),
     "ssm": (SSM(), 0.0),
 }
-
-
 QUICK = ("dsm", "pcd")
 
 
