@@ -152,7 +152,7 @@ def standard_errors(objective: Any, energy: en.Energy, x: jax.Array, key: jax.Ar
     return jnp.sqrt(jnp.diagonal(covariance)[:count] / len(x))
 
 
-@pytest @ pytest.mark.parametrize(
+@pytest.mark.parametrize(
     ("name", "objective"), CHOSEN, ids=[f"{name}, {type(by).__name__}" for name, by in CHOSEN]
 )
 def test_parameters_are_recovered_within_three_standard_errors(name, objective, key):
