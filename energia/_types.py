@@ -23,6 +23,11 @@ def put(array: np.ndarray) -> jax.Array:
     return jax.device_put(np.array(array))  # NumPy's copy, as the device may share its memory
 
 
+def on_host(value: Any) -> np.ndarray:
+    """Numbers as a NumPy array of the dtype that JAX would give them."""
+    return np.asarray(_canonical(np.asarray(value)))
+
+
 def strong(leaf: Any) -> Any:
     """A float, NumPy array or weakly typed array as a strongly typed JAX array; the rest as it is.
 

@@ -3,6 +3,7 @@
 Nothing here imports energia: its import hook has to be in place first.
 """
 
+import gc
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -48,6 +49,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"energia: base seed {config.getoption('--seed')} (--seed)"
+
+
+# A compiled program holds about five memory maps, of which Linux gives a process 65,530: beyond, it
+# is killed. The programs are forgotten in time; what is asked for again is compiled again.
+MOST_PROGRAMS = 3000
+_programs: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            _programs.append(str(kwargs.get("fun_name", "?")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    yield
+    if len(_programs) > MOST_PROGRAMS:
+        _programs.clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_array, is_concrete, strong_tree
+from energia._types import is_concrete, on_host, strong_tree
 from energia.energies._energy import Energy
 from energia.samplers import _blackjax
 from energia.samplers._metric import metric_init, metric_update
@@ -42,7 +42,7 @@ class Tuning(eqx.Module):
 
     step_size: Any
     metric: Any
-    schedule: dict[str, jax.Array]
+    schedule: dict[str, jax.Array | np.ndarray]
     tunes_step_size: bool = eqx.field(static=True)
 
 
@@ -85,7 +85,7 @@ class StepSizeTuned(Kernel):
         metric = metric_init(kind, size) if "inverse_mass_matrix" in unset else None
         initial = INITIAL_STEP_SIZE if self.step_size is None else float(self.step_size)
         dual = _blackjax.step_size_init(initial)
-        state = jax.tree.map(as_array, (dual, metric, window_schedule(num_warmup)))
+        state = jax.tree.map(on_host, (dual, metric, window_schedule(num_warmup)))
         tuning = Tuning(*state, tunes_step_size="step_size" in unset)
         filled: dict[str, Any] = {"step_size": initial} if "step_size" in unset else {}
         if metric is not None:

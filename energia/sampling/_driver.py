@@ -312,7 +312,10 @@ def _stack(trees: Iterable[Any]) -> Any:
 def _on_device(tree: Any) -> Any:
     """Fresh device arrays, safe to donate."""
     arrays, static = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.tree.map(lambda leaf: put(np.asarray(leaf)), arrays), static)
+    leaves, structure = jax.tree.flatten(arrays)
+    # copied, as the device may share NumPy's memory; all at once, as each call has its price
+    leaves = jax.device_put([np.array(leaf) for leaf in leaves])
+    return eqx.combine(jax.tree.unflatten(structure, leaves), static)
 
 
 def _on_host(tree: Any) -> Any:

@@ -35,8 +35,8 @@ def sample(
     r"""Draw from $p \propto e^{-E}$ with Markov chains.
 
     Bounded variables are mapped to the reals once, after all algebra; the draws are mapped back.
-    Chains start from the supports (an unconstrained Uniform(-2, 2), drawn again while the energy is
-    not finite) or from `init`. The same key gives the same draws, however the run is cut.
+    Chains start from `init`, or each at the lowest finite energy of 16 draws from the supports
+    (unconstrained, Uniform(-2, 2)). The same key gives the same draws, however the run is cut.
 
     Args:
         energy: the energy of all variables to draw; fix data with `condition`.

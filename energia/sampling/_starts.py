@@ -15,6 +15,7 @@ from energia.energies._unconstrained import Unconstrained
 from energia.supports import Discrete, Interval, Real, Support
 
 TRIES = 100
+CANDIDATES = 16
 
 
 def given_starts(energy: Energy, init: Any, num_chains: int) -> dict[str, np.ndarray]:
@@ -162,8 +163,9 @@ def draw_starts(
     """Unconstrained starts for every chain, where the energy is finite.
 
     What `given` lacks is drawn, Uniform(-2, 2) in unconstrained space or uniform over a discrete
-    support, again until the energy (and its gradient, where asked for) is finite, at most `TRIES`
-    times.
+    support. Each chain begins at the lowest energy of `CANDIDATES` draws, so that few are caught
+    where there is next to no mass; they are drawn again, at most `TRIES` times, while none has a
+    finite energy (and gradient, where asked for).
 
     Raises:
         ValueError: when a chain finds no such start.
@@ -171,44 +173,55 @@ def draw_starts(
     fixed = (
         jax.vmap(target.unconstrain)({n: jnp.asarray(x) for n, x in given.items()}) if given else {}
     )
-    supports = target.supports
     drawn = [name for name in target.variables if name not in given]
+    count = CANDIDATES if drawn else 1
     generators = [np.random.default_rng(seed) for seed in seeds]
-
-    def draw(name: str, generator: np.random.Generator) -> np.ndarray:
-        support = supports[name]
-        assert support is not None
-        if isinstance(support, Discrete):
-            return generator.choice(support.states, support.shape).astype(support.dtype)
-        if support.discrete:
-            return generator.poisson(1.0, support.shape).astype(support.dtype)
-        return generator.uniform(-2, 2, support.shape).astype(support.dtype)
-
-    positions = {name: np.array(value) for name, value in fixed.items()}
-    positions |= {name: np.stack([draw(name, g) for g in generators]) for name in drawn}
-    positions = {name: positions[name] for name in target.variables}
-    good = np.zeros(len(seeds), bool)
+    supports = target.supports
+    starts: dict[str, np.ndarray] = {}
+    good = np.zeros(len(next(iter(given.values()))) if given else len(seeds), bool)
     for _ in range(TRIES if drawn else 1):
-        good = np.asarray(_finite(target, positions, gradient))
+        tried = {name: np.repeat(np.asarray(x)[None], count, 0) for name, x in fixed.items()}
+        for name in drawn:
+            each = [_draw(supports[name], count, generator) for generator in generators]
+            tried[name] = np.stack(each, axis=1)
+        tried = {name: tried[name] for name in target.variables}
+        energies = np.asarray(_energies(target, tried, gradient))
+        lowest = energies.argmin(0)
+        for name, values in tried.items():
+            new = values[lowest, np.arange(len(lowest))]
+            keep = good.reshape(-1, *[1] * (new.ndim - 1))
+            starts[name] = np.where(keep, starts.get(name, new), new)
+        good |= np.isfinite(energies.min(0))
         if good.all():
-            return positions
-        for chain in np.nonzero(~good)[0]:
-            for name in drawn:
-                positions[name][chain] = draw(name, generators[chain])
-    raise ValueError(_no_start(target, positions, int(np.nonzero(~good)[0][0])))
+            return starts
+    raise ValueError(_no_start(target, starts, int(np.nonzero(~good)[0][0])))
+
+
+def _draw(support: Support | None, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Starts of one variable, with a leading axis over them."""
+    assert support is not None
+    shape = (count, *support.shape)
+    if isinstance(support, Discrete):
+        return generator.choice(support.states, shape).astype(support.dtype)
+    if support.discrete:
+        return generator.poisson(1.0, shape).astype(support.dtype)
+    return generator.uniform(-2, 2, shape).astype(support.dtype)
 
 
 @eqx.filter_jit
-def _finite(target: Unconstrained, positions: Mapping[str, Any], gradient: bool) -> jax.Array:
+def _energies(target: Unconstrained, tried: Mapping[str, Any], gradient: bool) -> jax.Array:
+    """The energy at positions (candidates, chains, ...); infinite where it is no start."""
+
     def one(position: Values) -> jax.Array:
         if not gradient:
-            return jnp.isfinite(target.at(position))
+            value = target.at(position)
+            return jnp.where(jnp.isfinite(value), value, jnp.inf)
         real = {n: x for n, x in position.items() if not _is_discrete(target.supports[n])}
         value, slopes = jax.value_and_grad(lambda real: target.at({**position, **real}))(real)
         checks = [jnp.isfinite(value), *(jnp.all(jnp.isfinite(s)) for s in slopes.values())]
-        return jnp.all(jnp.stack(checks))
+        return jnp.where(jnp.all(jnp.stack(checks)), value, jnp.inf)
 
-    return jax.vmap(one)(dict(positions))
+    return jax.lax.map(jax.vmap(one), dict(tried))  # memory of one candidate a chain
 
 
 def _is_discrete(support: Support | None) -> bool:
