@@ -130,6 +130,7 @@ def test_many_steps_give_the_exact_gradient_of_the_likelihood(energy, key):
     assert np.all(error < 0.02)
 
 
+@pytest.mark.slow
 def test_latents_with_a_closed_form_cost_no_draws(key):
     """The positive phase of a Boltzmann machine is exact: another key gives the same energy."""
     objective = PCD(num_steps=2, buffer_size=256)

@@ -56,6 +56,7 @@ def test_whitened_data_have_minus_half_the_dimension(key):
         assert float(value) == pytest.approx(-1.5, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", EVERY_FORM, ids=str)
 def test_every_form_has_the_expectation_of_the_whole_hessian(objective, key):
     energy = en.Gaussian(MEAN + 0.3, covariance=COVARIANCE + 0.2 * np.eye(3))
