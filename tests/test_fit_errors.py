@@ -180,7 +180,11 @@ def test_settings_that_cannot_be(settings, error, texts, compilations):
 @pytest.mark.parametrize(
     ("settings", "error", "texts"),
     [
-        ({"model": BOUNDED}, TypeError, ["'x'", "(0, 1) (2,)", "constrain(x="]),
+        (
+            {"model": BOUNDED, "data": np.full((20, 2), 0.5)},
+            TypeError,
+            ["'x'", "(0, 1) (2,)", "constrain(x="],
+        ),
         (
             {"model": Bits(jnp.ones(3)), "data": np.ones((20, 3))},
             TypeError,
@@ -188,7 +192,11 @@ def test_settings_that_cannot_be(settings, error, texts, compilations):
         ),
         ({"objective": DSM(sigma=[0.1, 1.0])}, ValueError, ["2 noise levels", "'sigma'"]),
         (
-            {"model": Bits(jnp.ones(3)), "data": np.ones((20, 3)), "objective": "pcd"},
+            {
+                "model": Bits(jnp.ones(3)),
+                "data": np.ones((20, 3)),
+                "objective": PCD(sampler="langevin"),
+            },
             TypeError,
             ["Langevin", "'x' is discrete"],
         ),

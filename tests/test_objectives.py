@@ -19,18 +19,42 @@ from toy_objectives import (
 )
 
 import energia as en
-from energia.objectives import DSM, PCD
+from energia.objectives import CD, CNCE, DRL, DSM, MLE, NCE, PCD, SM, SSM
 from energia.objectives._objective import registry
 from energia.samplers import MALA, Langevin
 from energia.testing._objective import check_objective
 
 EXACT = {"sampler": MALA(step_size=0.5), "num_steps": 5, "buffer_size": 256, "reinit_prob": 0.01}
+ONE_LEVEL = {
+    "sampler": MALA(step_size=0.25),
+    "num_levels": 1,
+    "num_steps": 12,
+    "sigma_min": 0.5,
+    "sigma_max": 2.0,
+}
 
 # for every registered name: an objective that learns a Gaussian without bias, and the noise it adds
-CONFIGS = {"dsm": (DSM(sigma=0.5), 0.5), "pcd": (PCD(**EXACT), 0.0)}
+CONFIGS = {
+    "cd": (CD(sampler=MALA(step_size=0.5), num_steps=5), 0.0),
+    "cnce": (CNCE(ratio=5), 0.0),
+    "drl": (DRL(**ONE_LEVEL), 0.5),
+    "dsm": (DSM(sigma=0.5), 0.5),
+    "mle": (MLE(), 0.0),
+    "nce": (NCE(ratio=5), 0.0),
+    "pcd": (PCD(**EXACT), 0.0),
+    "sm": (SM(), 0.0),
+    "ssm": (SSM(), 0.0),
+}
+QUICK = ("dsm", "pcd")
 
 
-@pytest.mark.parametrize("name", en.objectives.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in en.objectives.names()
+    ],
+)
 def test_every_objective_learns_a_gaussian(name):
     assert name in CONFIGS, f"give {name!r} a configuration in CONFIGS"
     objective, noise = CONFIGS[name]
@@ -343,5 +367,6 @@ def test_pcd_learns_a_bounded_variable(key):
 def test_reading_a_configuration():
     objective = PCD(given=["y", "z"])
     assert objective.given == ("y", "z")
-    assert objective.modelled(en.Gaussian(0.0)) == ("x",)
+    assert objective.modelled(en.Gaussian(0.0), {"x"}) == ("x",)
+    assert objective.latent(en.Gaussian(0.0), {"x"}) == ()
     assert objective.sampler_for(en.Gaussian(0.0), None) is None

@@ -1,208 +1,186 @@
-"""Contrastive divergence and its kin: data down, samples up."""
+"""Contrastive divergence: data down, samples up."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from energia import samplers
-from energia._types import Values, as_array, as_float, check_count, is_concrete
+from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
-from energia.energies._unconstrained import Unconstrained
-from energia.objectives._buffer import ReplayBuffer
-from energia.objectives._objective import Objective, check_continuous, registry
+from energia.energies._exact import Exact
+from energia.objectives import _chains
+from energia.objectives._objective import (
+    Objective,
+    Shapes,
+    check_continuous,
+    registry,
+    row_shapes,
+    rows_in,
+    steps,
+    support_shapes,
+)
 from energia.samplers import DiscreteSpace, GradientBased, Kernel
-from energia.supports import Continuous, Real
 
 
-def _kernel(sampler: Any) -> Kernel:
-    kernel = samplers.registry.resolve(sampler)
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"sampler= must be a Markov kernel, got {kernel!r}")
-    return kernel
+class Contrastive(Objective):
+    r"""What contrastive objectives share: two phases, and the difference of their energies.
 
-
-class PCDState(eqx.Module):
-    """Persistent chains, and what fresh ones start from: the data's means and deviations.
-
-    Chains stand in unconstrained space, beside the values that they are given.
-    """
-
-    buffer: ReplayBuffer
-    mean: Values
-    scale: Values
-
-
-@registry.register("pcd")
-class PCD(Objective):
-    r"""Persistent contrastive divergence with a replay buffer.
-
-    The gradient of the negative log-likelihood is $\nabla_\theta E$ averaged over the data minus
-    its average over the model. Samples of the model come from chains that persist in a buffer
-    between steps: each step draws as many as the batch has rows, starts some afresh, moves them
-    `num_steps` on with the energy as it is, and writes them back where they were drawn. The loss is
+    The gradient of the negative log-likelihood is $\nabla_\theta E$ averaged over the data, minus
+    its average over the model. The loss is
 
     $\overline{E(x^+)} - \overline{E(x^-)}
     + \alpha\,(\overline{E(x^+)^2} + \overline{E(x^-)^2})$
 
-    with no gradient through the chains. What is learned is as good as the chains mix: the sampler
-    has its numbers given, as it is not tuned here.
-
-    Args:
-        sampler: a Markov kernel, or its name.
-        num_steps: $k$, transitions a training step, at least 1.
-        buffer_size: chains in the buffer; at least the batch size.
-        reinit_prob: chance that a chain starts afresh in a step, in [0, 1]: from a normal with the
-            data's means and standard deviations where a variable is real, else from its support.
-            A chain that began a few steps ago does not follow the model yet: with `num_steps` too
-            few for the sampler to forget its start, restarts pull what is learned towards the law
-            they draw from; 0 takes that bias away, and relies on the chains to mix.
-        energy_regularization: $\alpha$, at least 0: keeps the energy's free constant and its scale
-            bounded; 0.01 is usual for deep energies.
-        given: variables that are conditioned on. A chain keeps the values that it was given.
-
-    References:
-        Tieleman (2008), Training restricted Boltzmann machines using approximations to the
-        likelihood gradient. Du and Mordatch (2019), Implicit generation and modeling with
-        energy-based models (the replay buffer, the regularisation).
-
-    Example:
-        >>> import energia as en
-        >>> pcd = en.objectives.PCD(sampler=en.samplers.Langevin(step_size=0.05), num_steps=40)
-        >>> pcd.buffer_size
-        8192
+    with no gradient through the chains that make $x^-$, which move latent variables too. Where
+    latent variables have a closed form given the data, $E$ in it is the free energy: their average
+    is taken exactly in both phases. Else they are drawn given the data, by chains of their own.
     """
 
-    kernel: Kernel
-    num_steps: jax.Array
-    reinit_prob: jax.Array
-    energy_regularization: jax.Array
-    buffer_size: int = eqx.field(static=True)
+    sampler: Kernel | None = eqx.field(
+        default=None, converter=_chains.optional_kernel, kw_only=True
+    )
+    energy_regularization: jax.Array = eqx.field(default=0.0, converter=as_float, kw_only=True)
+    latent_sampler: Kernel | None = eqx.field(
+        default=None, converter=_chains.optional_kernel, kw_only=True
+    )
+    num_latent_steps: jax.Array = eqx.field(
+        default=20, converter=steps("num_latent_steps"), kw_only=True
+    )
 
-    def __init__(
-        self,
-        *,
-        sampler: Any = "langevin",
-        num_steps: int = 20,
-        buffer_size: int = 8192,
-        reinit_prob: float = 0.05,
-        energy_regularization: float = 0.0,
-        given: Any = (),
-    ):
-        self.kernel = _kernel(sampler)
-        self.num_steps = as_array(np.int32(check_count(num_steps, "num_steps", 1)))
-        self.buffer_size = check_count(buffer_size, "buffer_size", 1)
-        self.reinit_prob = as_float(reinit_prob)
-        self.energy_regularization = as_float(energy_regularization)
-        self.given = (given,) if isinstance(given, str) else tuple(given)
-        if is_concrete(self.reinit_prob) and not 0 <= float(self.reinit_prob) <= 1:
-            raise ValueError(f"reinit_prob= must lie in [0, 1], got {reinit_prob}")
-        regularization = self.energy_regularization
-        if is_concrete(regularization) and not float(regularization) >= 0:
-            raise ValueError(
-                f"energy_regularization= must be at least 0, got {energy_regularization}"
-            )
+    def __check_init__(self):
+        weight = self.energy_regularization
+        if is_concrete(weight) and not float(weight) >= 0:
+            raise ValueError(f"energy_regularization= must be at least 0, got {weight}")
 
-    def check(self, energy: Energy) -> None:
-        self.kernel.check_set()
-        if self.kernel.has(GradientBased) and not self.kernel.has(DiscreteSpace):
-            check_continuous(self, energy, f"{type(self.kernel).__name__} moves along gradients")
-        self.kernel.check(energy, self.modelled(energy))
+    def kernel(self, energy: Energy) -> Kernel:
+        """The kernel of the chains: the one that was given, else the energy's natural one."""
+        return self.sampler or _chains.natural_kernel(energy, self.moving(energy))
 
-    def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, PCDState]:
-        modelled = self.modelled(energy)
-        real = [name for name in modelled if jnp.issubdtype(data[name].dtype, jnp.floating)]
-        mean = {name: jnp.mean(data[name], 0) for name in real}
-        scale = {name: jnp.std(data[name], 0) for name in real}
-        rows = jax.random.randint(jax.random.fold_in(key, 0), (self.buffer_size,), 0, _rows(data))
-        state = PCDState(ReplayBuffer({}), mean, scale)
-        fresh = self._fresh(energy, state, jax.random.fold_in(key, 1), self.buffer_size)
-        kept = {name: data[name][rows] for name in self.given}
-        return None, eqx.tree_at(lambda s: s.buffer, state, ReplayBuffer({**fresh, **kept}))
+    def moving(self, energy: Energy) -> tuple[str, ...]:
+        """The variables that chains move: all that are not given."""
+        return tuple(name for name in energy.variables if name not in self.given)
 
-    def loss(
-        self, energy: Energy, learned: None, batch: Values, state: PCDState, key: jax.Array
-    ) -> tuple[jax.Array, PCDState, dict[str, jax.Array]]:
-        count = _rows(batch)
-        slot_key, fresh_key, which_key, chain_key = jax.random.split(key, 4)
-        slots, chains = state.buffer.draw(slot_key, count)
-        fresh = self._fresh(energy, state, fresh_key, count)
-        fresh |= {name: batch[name] for name in self.given}
-        again = jax.random.bernoulli(which_key, self.reinit_prob, (count,))
-        chains = {
-            name: jnp.where(again.reshape(-1, *[1] * (old.ndim - 1)), fresh[name], old)
-            for name, old in chains.items()
-        }
-        chains, metrics = self._run(energy, chains, jax.random.split(chain_key, count))
-        negatives = jax.vmap(lambda row: self._constrained(energy, row))(chains)
+    def check(self, energy: Energy, data: Shapes) -> None:
+        kernel = self.kernel(energy)
+        kernel.check_set()
+        if kernel.has(GradientBased) and not kernel.has(DiscreteSpace):
+            check_continuous(self, energy, data, f"{type(kernel).__name__} moves along gradients")
+        kernel.check(energy, self.moving(energy))
+        latent = self.latent(energy, data)
+        if latent and not _known(energy, data):
+            kernel = self._latent_kernel(energy, latent)
+            kernel.check_set()
+            kernel.check(energy, latent)
+
+    def _latent_kernel(self, energy: Energy, latent: Sequence[str]) -> Kernel:
+        return self.latent_sampler or _chains.natural_kernel(energy, latent)
+
+    def complete(self, energy: Energy, batch: Values, key: jax.Array) -> Values:
+        """The data, and a draw of what is latent given each row of it."""
+        latent, energy = self.latent(energy, batch), _chains.stopped(energy)
+        if not latent:
+            return batch
+        start_key, draw_key = jax.random.split(key)
+        keys = jax.random.split(draw_key, rows_in(batch))
+        if _known(energy, row_shapes(batch)):
+            drawn = jax.vmap(lambda row, key: _posterior(energy, row).draw(key))(batch, keys)
+            supports = support_shapes(energy, latent)
+            return {**batch, **{n: x.astype(supports[n].dtype) for n, x in drawn.items()}}
+        starts = _chains.fresh(energy, latent, start_key, rows_in(batch))
+        kernel = self._latent_kernel(energy, latent)
+        drawn = _chains.run(kernel, energy, starts, batch, self.num_latent_steps, keys)[1]
+        return {**batch, **drawn}
+
+    def contrast(
+        self, energy: Energy, batch: Values, completed: Values, negatives: Values
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss, and the mean energies of data and samples.
+
+        `completed` is the batch with its latent variables; where they have a closed form they go
+        unused, and are not drawn in the compiled step.
+        """
+
+        def value(row: Values) -> jax.Array:
+            free = len(row) < len(energy.variables)
+            return -_posterior(energy, row).log_partition if free else energy.at(row)
+
+        positives = batch if _known(energy, row_shapes(batch)) else completed
         negatives = jax.lax.stop_gradient(negatives)
         # one pass over both
-        both = {name: jnp.concatenate([batch[name], negatives[name]]) for name in batch}
-        positive, negative = jnp.split(jax.vmap(energy.at)(both), 2)
+        both = {name: jnp.concatenate([rows, negatives[name]]) for name, rows in positives.items()}
+        positive, negative = jnp.split(jax.vmap(value)(both), 2)
         gap = jnp.mean(positive) - jnp.mean(negative)
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
-        metrics |= {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}
-        state = eqx.tree_at(lambda s: s.buffer, state, state.buffer.write(slots, chains))
-        return gap + self.energy_regularization * size, state, metrics
-
-    def _run(
-        self, energy: Energy, chains: Values, keys: jax.Array
-    ) -> tuple[Values, dict[str, jax.Array]]:
-        """Every chain `num_steps` on, each given its own values; no gradient passes."""
-        frozen = jax.lax.stop_gradient(eqx.filter(energy, eqx.is_array))
-        energy = eqx.combine(frozen, eqx.filter(energy, eqx.is_array, inverse=True))
-
-        def chain(start: Values, key: jax.Array) -> tuple[Values, dict[str, jax.Array]]:
-            given = {name: start[name] for name in self.given}
-            target = Unconstrained(energy.condition(**given) if given else energy)
-            position = {name: start[name] for name in target.variables}
-            init = self.kernel.init(target, position, key)
-
-            def step(t, carry):
-                return self.kernel.step(target, carry[0], _step_key(key, t))
-
-            seen = jax.eval_shape(lambda: step(jnp.int32(0), (init, None))[1])
-            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), seen)
-            state, info = jax.lax.fori_loop(0, self.num_steps, step, (init, nothing))
-            return {**state.position, **given}, info
-
-        moved, info = jax.vmap(chain)(chains, keys)
-        told = ("acceptance_rate", "diverging")
-        return moved, {name: jnp.mean(info[name]) for name in told if name in info}
-
-    def _constrained(self, energy: Energy, chain: Values) -> Values:
-        """The values of a chain; those that it was given are no coordinates."""
-        given = {name: chain[name] for name in self.given}
-        return {**Unconstrained(energy).constrain(chain)[0], **given}
-
-    def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, count: int) -> Values:
-        """Starts of new chains, in unconstrained space."""
-        fresh = {}
-        for index, name in enumerate(self.modelled(energy)):
-            support, subkey = energy.supports[name], jax.random.fold_in(key, index)
-            if support is None or isinstance(support, Real):
-                mean, scale = state.mean[name], state.scale[name]
-                noise = jax.random.normal(subkey, (count, *mean.shape), mean.dtype)
-                fresh[name] = mean + scale * noise
-            elif isinstance(support, Continuous):
-                shape = (count, *support.unconstrained_shape)
-                fresh[name] = jax.random.uniform(subkey, shape, support.dtype, -2, 2)
-            else:
-                fresh[name] = jax.vmap(support.draw)(jax.random.split(subkey, count))
-        return fresh
+        means = {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}
+        return gap + self.energy_regularization * size, means
 
 
-def _step_key(key: jax.Array, t: jax.Array) -> jax.Array:
-    """The key of step t of a chain: a Weyl sequence from the chain's own key.
+def _posterior(energy: Energy, values: Values) -> Exact:
+    """Latent variables given all others: their draws, and minus the free energy."""
+    exact = energy._exact(values)
+    assert exact is not None
+    return exact
 
-    Distinct keys are all that a counter-based generator asks for. The hash of `fold_in`, a step and
-    a chain, would cost 3 % of the gradients of a small network.
+
+def _known(energy: Energy, data: Shapes) -> bool:
+    """Whether the variables that the data lacks have a closed form given the data."""
+    return bool(eqx.filter_eval_shape(lambda row: energy._exact(row) is not None, dict(data)))
+
+
+@registry.register("cd")
+class CD(Contrastive):
+    r"""Contrastive divergence: the samples are chains of k steps from the data.
+
+    The gradient is $\nabla_\theta E$ averaged over the data, minus its average over what the data
+    become in `num_steps` transitions. It is biased for small $k$, towards energies under which the
+    chain leaves the data where they are: modes far from all data are not seen. At the truth, a
+    kernel that leaves $e^{-E}$ invariant leaves the data's law as it is, and the gradient is zero.
+
+    Args:
+        sampler: a Markov kernel, or its name, with its numbers given, as it is not tuned here.
+            None: `'langevin'` for continuous variables; `'gibbs'` where all others have known
+            conditionals (a Boltzmann machine), else both, each for its own.
+        num_steps: $k$, transitions from the data, at least 1.
+        energy_regularization: $\alpha$, at least 0: adds $\alpha$ times the mean squares of the
+            energies of data and samples, which keeps the energy's free constant bounded.
+        latent_sampler: a Markov kernel, or its name, that draws latent variables given the data
+            where they have no closed form; None: the natural one, as above.
+        num_latent_steps: its transitions, from starts that know nothing of the data, at least 1.
+        given: variables that are conditioned on.
+
+    References:
+        Hinton (2002), Training products of experts by minimizing contrastive divergence.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> digits = jax.random.bernoulli(jax.random.key(0), 0.3, (200, 6)).astype(float)
+        >>> rbm = en.RBM(6, 4, key=jax.random.key(1))
+        >>> fit = en.fit(rbm, digits, "cd", key=jax.random.key(2), num_steps=10)
+        >>> sorted(fit.history)
+        ['gradient_norm', 'loss', 'negatives', 'positives']
     """
-    words = jax.random.key_data(key) + np.uint32(0x9E3779B9) * (t + 1).astype(jnp.uint32)
-    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
 
+    num_steps: jax.Array = eqx.field(default=1, converter=steps("num_steps"), kw_only=True)
 
-def _rows(values: Values) -> int:
-    return next(iter(values.values())).shape[0]
+    def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, None]:
+        return None, None
+
+    def loss(
+        self, energy: Energy, learned: None, batch: Values, state: None, key: jax.Array
+    ) -> tuple[jax.Array, None, dict[str, jax.Array]]:
+        latent_key, chain_key = jax.random.split(key)
+        completed = self.complete(energy, batch, latent_key)
+        fixed = {name: batch[name] for name in self.given}
+        moving = {name: rows for name, rows in completed.items() if name not in fixed}
+        frozen = _chains.stopped(energy)
+        _, negatives, told = _chains.run(
+            self.kernel(energy),
+            frozen,
+            _chains.unconstrained(frozen, moving, fixed),
+            fixed,
+            self.num_steps,
+            jax.random.split(chain_key, rows_in(batch)),
+        )
+        loss, means = self.contrast(energy, batch, completed, {**negatives, **fixed})
+        return loss, None, means | told

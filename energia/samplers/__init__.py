@@ -23,6 +23,7 @@ from energia.samplers.gibbs import Gibbs
 from energia.samplers.hamiltonian import HMC, NUTS
 from energia.samplers.langevin import MALA, Barker, Langevin
 from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
+from energia.samplers.reverse_diffusion import ReverseDiffusion
 from energia.samplers.slice import EllipticalSlice, Slice
 from energia.samplers.smc import SMC
 from energia.samplers.tempering import ParallelTempering
@@ -63,6 +64,7 @@ __all__ = [
     "ParticleSampler",
     "RandomKernel",
     "Repeat",
+    "ReverseDiffusion",
     "Sampler",
     "SimulatedAnnealing",
     "Slice",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from energia._types import Values, check_key, strong_tree
+from energia._types import Values, check_key, float_dtype, strong_tree
 from energia.energies import Gaussian
 from energia.energies._trainable import split
 from energia.objectives import Objective
@@ -71,7 +71,7 @@ def check_objective(
             f"given={checked.given}: leave that out"
         )
     truth = Gaussian(MEAN, covariance=COVARIANCE + noise**2 * np.eye(2))
-    checked.check(truth)
+    checked.check(truth, {"x": jax.ShapeDtypeStruct(MEAN.shape, float_dtype())})
     protocol_key, gradient_key, fit_key = jax.random.split(key, 3)
     _check_protocol(checked, truth, protocol_key)
     _check_gradients(checked, truth, gradient_key)

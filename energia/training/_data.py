@@ -21,6 +21,8 @@ def check_variables(
 ) -> None:
     """Raise unless data with these names is what the objective needs of the energy.
 
+    What it lacks is latent, and needs a support.
+
     Raises:
         ValueError: when a variable is missing, or a name is unknown.
     """
@@ -35,12 +37,16 @@ def check_variables(
         raise ValueError(f"given={unknown} names no variable of {energy._formula()}: {variables}")
     if doubled := [name for name in names if name in supplied]:
         raise ValueError(f"{what} has {doubled}, which {type(objective).__name__} makes itself")
-    if missing := [name for name in variables if name not in (*names, *supplied)]:
+    if missing := [name for name in objective.given if name not in names]:
+        raise ValueError(f"{what} lacks {missing}, which given= conditions on: add it")
+    supports = energy.supports
+    if missing := [name for name in objective.latent(energy, names) if supports[name] is None]:
         raise ValueError(
             f"{what} lacks {missing} of {energy._formula()}: add it, fix it with "
-            f".condition({missing[0]}=...) (latent variables are to come)"
+            f".condition({missing[0]}=...), or, where it is latent, say which values it takes: "
+            f".constrain({missing[0]}=en.Binary(...)) or the like"
         )
-    if not objective.modelled(energy):
+    if not objective.modelled(energy, names):
         raise ValueError("every variable is given: there is nothing left to model")
 
 

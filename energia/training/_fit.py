@@ -130,8 +130,8 @@ def fit(
         raise ValueError(
             f"{model._formula()} has nothing to train: no float array outside constant fields"
         )
-    objective.check(model)
     source = Source(model, objective, data, batch_size, augment)
+    objective.check(model, source.datum)
     setup = _loop.Setup(
         skeleton,
         strong_tree(objective),

@@ -12,7 +12,7 @@ import numpy as np
 
 from energia._types import check_count
 from energia.energies._energy import Energy
-from energia.objectives._objective import Objective
+from energia.objectives._objective import Objective, support_shapes
 from energia.training import _loop
 from energia.training._data import Rows, check_datum, check_variables, rows_of
 
@@ -99,8 +99,10 @@ class Source:
         else:
             datum = eqx.filter_eval_shape(augment, datum, jax.random.key(0))
             check_datum(model, objective, datum)
-        if not objective.supplies(model):  # then a datum is all that the energy takes
-            eqx.filter_eval_shape(lambda energy, datum: energy._scalar_at(datum), model, datum)
+        self.datum: dict[str, jax.ShapeDtypeStruct] = datum
+        if not objective.supplies(model):  # then a datum and what is latent are all that it takes
+            whole = datum | support_shapes(model, objective.latent(model, datum))
+            eqx.filter_eval_shape(lambda energy, values: energy._scalar_at(values), model, whole)
         count = len(next(iter(first.values())))
         if batch_size is None or self.stream is not None:
             batch_size = count if self.stream is not None else min(128, count)

@@ -1,0 +1,101 @@
+"""Denoising score matching: the score of the model fitted to the score of noised data."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energia._types import Values, as_float, is_concrete
+from energia.energies._energy import Energy
+from energia.objectives._objective import (
+    LEVEL,
+    Objective,
+    Shapes,
+    check_real,
+    level_supplied,
+    mean_over_rows,
+    registry,
+    rows_in,
+)
+
+
+@registry.register("dsm")
+class DSM(Objective):
+    r"""Denoising score matching.
+
+    With $\tilde x = x + \sigma\epsilon$, $\epsilon \sim N(0, I)$, the loss
+
+    $\tfrac12\, \mathbb{E}\, \lVert \nabla E(\tilde x) - \epsilon / \sigma \rVert^2$
+
+    is least where $e^{-E}$ is the density of the noised data: on Gaussian data of covariance $C$ it
+    learns $C + \sigma^2 I$, with the value
+    $D / 2\sigma^2 - \tfrac12 \mathrm{tr}(C + \sigma^2 I)^{-1}$.
+
+    With a ladder of levels, one is drawn for each row, the energy takes the level as its variable
+    `sigma`, and the loss is weighted with $\sigma^2$, so that levels count alike.
+
+    Args:
+        sigma: $\sigma$, positive: one level, in the units of the data, or an array of them. An
+            energy with a variable `sigma` is given the level; a ladder needs one.
+        given: variables that are conditioned on, with no noise added (labels, say).
+
+    References:
+        Vincent (2011), A connection between score matching and denoising autoencoders. Song and
+        Ermon (2019), Generative modeling by estimating gradients of the data distribution.
+
+    Example:
+        >>> import energia as en, jax.numpy as jnp
+        >>> en.objectives.DSM(sigma=jnp.geomspace(1.0, 0.05, 10)).sigma.shape
+        (10,)
+    """
+
+    sigma: jax.Array = eqx.field(default=0.1, converter=as_float, kw_only=True)
+
+    def __check_init__(self):
+        if self.sigma.ndim > 1 or self.sigma.size == 0:
+            raise ValueError(f"sigma= must be a number or a vector, got shape {self.sigma.shape}")
+        if is_concrete(self.sigma):
+            levels = np.asarray(self.sigma)
+            if not np.all((levels > 0) & np.isfinite(levels)):
+                raise ValueError(f"sigma= must be positive and finite, got {self.sigma}")
+
+    def supplies(self, energy: Energy) -> tuple[str, ...]:
+        return level_supplied(energy)
+
+    def check(self, energy: Energy, data: Shapes) -> None:
+        self.free_energy(energy, data)
+        if self.sigma.ndim and not self.supplies(energy):
+            raise ValueError(
+                f"DSM with {self.sigma.size} noise levels needs an energy with a variable "
+                f"{LEVEL!r}, {energy._formula()} has {energy.variables}: give one level, or write "
+                "E(x, sigma)"
+            )
+        check_real(self, energy, data, "DSM adds Gaussian noise")
+
+    def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, None]:
+        return None, None
+
+    def loss(
+        self, energy: Energy, learned: None, batch: Values, state: None, key: jax.Array
+    ) -> tuple[jax.Array, None, dict[str, jax.Array]]:
+        modelled, supplied = self.modelled(energy, batch), self.supplies(energy)
+        energy = self.free_energy(energy, batch)
+
+        def row_loss(row: Values, key: jax.Array) -> jax.Array:
+            level_key, noise_key = jax.random.split(key)
+            sigma, weight = self.sigma, 1.0
+            if self.sigma.ndim:
+                sigma = self.sigma[jax.random.randint(level_key, (), 0, self.sigma.size)]
+                weight = sigma**2
+            noise = {
+                name: jax.random.normal(jax.random.fold_in(noise_key, i), row[name].shape)
+                for i, name in enumerate(modelled)
+            }
+            fixed = {**row, **dict.fromkeys(supplied, sigma)}
+            noised = {name: row[name] + sigma * noise[name] for name in modelled}
+            slope = jax.grad(lambda moving: energy.at({**fixed, **moving}))(noised)
+            residual = [jnp.sum((slope[n] - noise[n] / sigma) ** 2) for n in modelled]
+            return 0.5 * weight * sum(residual, start=jnp.zeros(()))
+
+        loss = mean_over_rows(row_loss, batch, jax.random.split(key, rows_in(batch)))
+        return loss, None, {}

@@ -1,0 +1,147 @@
+"""Persistent contrastive divergence: chains that live from step to step."""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from energia._types import Values, as_float, check_count, is_concrete
+from energia.energies._energy import Energy
+from energia.objectives import _chains
+from energia.objectives._buffer import ReplayBuffer
+from energia.objectives._objective import registry, rows_in, steps
+from energia.objectives.contrastive import Contrastive
+from energia.supports import Real
+
+
+class PCDState(eqx.Module):
+    """Persistent chains, and what fresh ones start from: the data's means and deviations.
+
+    Chains stand in unconstrained space, beside the values that they are given.
+    """
+
+    buffer: ReplayBuffer
+    mean: Values
+    scale: Values
+
+
+@registry.register("pcd")
+class PCD(Contrastive):
+    r"""Persistent contrastive divergence with a replay buffer.
+
+    Samples of the model come from chains that persist in a buffer between steps: each step draws as
+    many as the batch has rows, starts some afresh, moves them `num_steps` on with the energy as it
+    is, and writes them back where they were drawn. The loss is
+
+    $\overline{E(x^+)} - \overline{E(x^-)}
+    + \alpha\,(\overline{E(x^+)^2} + \overline{E(x^-)^2})$
+
+    with no gradient through the chains. What is learned is as good as the chains mix: the sampler
+    has its numbers given, as it is not tuned here. With `reinit_prob=1` nothing persists: these are
+    short runs from noise.
+
+    Latent variables of known support are moved by the chains too; given the data they are summed
+    out where that has a closed form, as for a layer of a Boltzmann machine, else drawn.
+
+    Deep energies of images are usually trained with 60 steps of `Langevin(step_size=0.01,
+    noise_scale=0.005)`, `energy_regularization=0.01`, batches of 128, Adam at 1e-4 and noise of
+    0.005 added to the data by `augment=`. Such chains are cold: they sample about $e^{-E/T}$ with
+    $T = 0.005^2 / (2 \cdot 0.01) = 1/800$, so that the density is that of `800 * fit.energy`. The
+    same chains on `800 * model`, with `Langevin(step_size=1.25e-5)` and `energy_regularization`
+    over $800^2$, learn an energy whose density is $e^{-E}$ itself.
+
+    Args:
+        sampler: a Markov kernel, or its name. None: `'langevin'` for continuous variables;
+            `'gibbs'` where all others have known conditionals (a Boltzmann machine), else both,
+            each for its own.
+        num_steps: $k$, transitions a training step, at least 1.
+        buffer_size: chains in the buffer; at least the batch size.
+        reinit_prob: chance that a chain starts afresh in a step, in [0, 1]: from a normal with the
+            data's means and standard deviations where a variable is real, else from its support.
+            A chain that began a few steps ago does not follow the model yet: with `num_steps` too
+            few for the sampler to forget its start, restarts pull what is learned towards the law
+            they draw from; 0 takes that bias away, and relies on the chains to mix.
+        energy_regularization: $\alpha$, at least 0: keeps the energy's free constant and its scale
+            bounded; 0.01 is usual for deep energies.
+        latent_sampler: a Markov kernel, or its name, that draws latent variables given the data
+            where they have no closed form; None: the natural one, as above.
+        num_latent_steps: its transitions, from starts that know nothing of the data, at least 1.
+        given: variables that are conditioned on. A chain keeps the values that it was given: with
+            labels these are chains for each class, as many as the class has of the data.
+
+    References:
+        Tieleman (2008), Training restricted Boltzmann machines using approximations to the
+        likelihood gradient. Du and Mordatch (2019), Implicit generation and modeling with
+        energy-based models (the replay buffer, the regularisation). Nijkamp et al. (2019), Learning
+        non-convergent non-persistent short-run MCMC toward energy-based model.
+
+    Example:
+        >>> import energia as en
+        >>> pcd = en.objectives.PCD(sampler=en.samplers.Langevin(step_size=0.05), num_steps=40)
+        >>> pcd.buffer_size
+        8192
+    """
+
+    num_steps: jax.Array = eqx.field(default=20, converter=steps("num_steps"), kw_only=True)
+    buffer_size: int = eqx.field(default=8192, static=True, kw_only=True)
+    reinit_prob: jax.Array = eqx.field(default=0.05, converter=as_float, kw_only=True)
+
+    def __check_init__(self):
+        check_count(self.buffer_size, "buffer_size", 1)
+        if is_concrete(self.reinit_prob) and not 0 <= float(self.reinit_prob) <= 1:
+            raise ValueError(f"reinit_prob= must lie in [0, 1], got {self.reinit_prob}")
+
+    def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, PCDState]:
+        supports, modelled = energy.supports, self.modelled(energy, data)
+        real = [n for n in modelled if supports[n] is None or isinstance(supports[n], Real)]
+        mean = {name: jnp.mean(data[name], 0) for name in real}
+        scale = {name: jnp.std(data[name], 0) for name in real}
+        row_key, fresh_key = jax.random.split(key)
+        rows = jax.random.randint(row_key, (self.buffer_size,), 0, rows_in(data))
+        kept = {name: data[name][rows] for name in self.given}
+        state = PCDState(ReplayBuffer({}), mean, scale)
+        chains = self._fresh(energy, state, fresh_key, self.buffer_size)
+        return None, PCDState(ReplayBuffer({**chains, **kept}), mean, scale)
+
+    def loss(
+        self, energy: Energy, learned: None, batch: Values, state: PCDState, key: jax.Array
+    ) -> tuple[jax.Array, PCDState, dict[str, jax.Array]]:
+        size = rows_in(batch)
+        slot_key, fresh_key, which_key, chain_key, latent_key = jax.random.split(key, 5)
+        slots, chains = state.buffer.draw(slot_key, size)
+        again = jax.random.bernoulli(which_key, self.reinit_prob, (size,))
+
+        def restart(chains: Values) -> Values:
+            fresh = self._fresh(energy, state, fresh_key, size)
+            fresh |= {name: batch[name] for name in self.given}
+            return jax.vmap(lambda yes, new, old: jax.tree.map(partial(jnp.where, yes), new, old))(
+                again, fresh, chains
+            )
+
+        chains = jax.lax.cond(jnp.any(again), restart, lambda chains: chains, chains)
+        fixed = {name: chains[name] for name in self.given}
+        positions, negatives, told = _chains.run(
+            self.kernel(energy),
+            _chains.stopped(energy),
+            {name: chain for name, chain in chains.items() if name not in fixed},
+            fixed,
+            self.num_steps,
+            jax.random.split(chain_key, size),
+        )
+        completed = self.complete(energy, batch, latent_key)
+        loss, means = self.contrast(energy, batch, completed, {**negatives, **fixed})
+        buffer = state.buffer.write(slots, {**positions, **fixed})
+        return loss, PCDState(buffer, state.mean, state.scale), means | told
+
+    def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, size: int) -> Values:
+        """Starts of new chains, in unconstrained space."""
+        real_key, other_key = jax.random.split(key)
+        chains: dict[str, Any] = {}
+        for index, (name, mean) in enumerate(state.mean.items()):
+            noise_key = jax.random.fold_in(real_key, index)
+            noise = jax.random.normal(noise_key, (size, *mean.shape), mean.dtype)
+            chains[name] = mean + state.scale[name] * noise
+        others = [name for name in self.moving(energy) if name not in chains]
+        return {**chains, **_chains.fresh(energy, others, other_key, size)}
