@@ -11,7 +11,7 @@ from energia._types import Values, as_array, as_float
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._combined import as_kernel
-from energia.samplers._sampler import Biased, Kernel, Sampler
+from energia.samplers._sampler import Biased, Kernel, ParticleSampler
 from energia.supports import Real, Support
 
 LEVEL = "sigma"
@@ -44,7 +44,7 @@ class Tethered(Energy):
         return {name: self.centre[name] + self.scale * u for name, u in values.items()}
 
 
-class ReverseDiffusion(Sampler, Biased):
+class ReverseDiffusion(ParticleSampler, Biased):
     r"""The reverse chain of conditionals of an energy $E(x, \sigma)$ learned at many noise levels.
 
     A particle begins at the noisiest level $\sigma_L$ as a draw of a normal law. For
