@@ -11,8 +11,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from energia._types import Values, check_count, is_concrete, optional_float
-from energia.energies import Gaussian
 from energia.energies._energy import Energy
+from energia.energies._fitted import Fitted
+from energia.energies._unconstrained import Unconstrained
 from energia.objectives._objective import (
     Objective,
     Shapes,
@@ -22,8 +23,9 @@ from energia.objectives._objective import (
     registry,
     rows_in,
 )
-from energia.supports import Discrete
+from energia.supports import Discrete, Real
 
+DATA_WEIGHT = 1e6  # of a row against draws of the unit law, whose scale may be far from the data's
 FIRST_DRAWS = 1024  # noise that the first estimate of log Z is made of
 
 
@@ -52,9 +54,9 @@ class NCE(Objective):
     Args:
         noise: an energy of the modelled variables (and of given ones, if it likes) with exact draws
             and a known normaliser, such as `Gaussian`, `GaussianMixture`, or a sum of them over
-            different variables; never trained. None: a normal with the mean and the covariance of
-            the data, in unconstrained coordinates where a variable is bounded; the covariance is
-            shrunk towards its diagonal where there are few rows.
+            different variables; never trained. None: a law that is fitted to the data, normal for
+            real variables (bounded ones in unconstrained coordinates), with correlations up to 32
+            entries, and independent for the entries of discrete ones.
         ratio: $\nu$, noise draws for each row, at least 1.
         given: variables that are conditioned on. $c$ then has an entry for each of their states, so
             that their support must be finite; others are for `'cnce'`.
@@ -92,8 +94,7 @@ class NCE(Objective):
                 )
         modelled = self.modelled(energy, data)
         if self.noise is None:
-            fits = "NCE fits a Gaussian to the data for noise (noise= takes another energy)"
-            return check_continuous(self, energy, data, fits)
+            return
         noise, variables = self.noise, self.noise.variables
         if not set(modelled) <= set(variables) <= {*modelled, *self.given}:
             raise ValueError(
@@ -109,7 +110,7 @@ class NCE(Objective):
 
     def init(
         self, energy: Energy, data: Values, key: jax.Array
-    ) -> tuple[dict[str, jax.Array], Gaussian | None]:
+    ) -> tuple[dict[str, jax.Array], Fitted | None]:
         energy = self.free_energy(energy, data)
         noise = None if self.noise is not None else _fitted(energy, data, self.given)
         row_key, draw_key = jax.random.split(key)
@@ -132,9 +133,9 @@ class NCE(Objective):
         energy: Energy,
         learned: dict[str, jax.Array],
         batch: Values,
-        state: Gaussian | None,
+        state: Fitted | None,
         key: jax.Array,
-    ) -> tuple[jax.Array, Gaussian | None, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, Fitted | None, dict[str, jax.Array]]:
         energy, table = self.free_energy(energy, batch), learned["log_partition"]
 
         def row_loss(row: Values, key: jax.Array) -> jax.Array:
@@ -149,30 +150,24 @@ class NCE(Objective):
         loss = mean_over_rows(row_loss, batch, jax.random.split(key, rows_in(batch)))
         return loss, state, {"log_partition": jnp.mean(table)}
 
-    def _contrast(self, energy: Energy, row: Values, fitted: Gaussian | None) -> _Contrast:
+    def _contrast(self, energy: Energy, row: Values, fitted: Fitted | None) -> _Contrast:
         given = {name: row[name] for name in self.given}
-        moving = {name: value for name, value in row.items() if name not in given}
+        datum = {name: value for name, value in row.items() if name not in given}
         if fitted is not None:
-            target = conditioned(energy, given)
-            flat, unravel = ravel_pytree(target.unconstrain(moving))
-            exact = fitted._exact({})
-            assert exact is not None
-            return _Contrast(
-                lambda flat: fitted(flat) - target.at(unravel(flat)),
-                flat,
-                lambda key: exact.draw(key)["x"],
-            )
-        noise = self.noise
-        assert noise is not None
-        own = {name: value for name, value in given.items() if name in noise.variables}
+            model = conditioned(energy, given)
+            noise, own, datum = fitted, {}, model.unconstrain(datum)
+        else:
+            assert self.noise is not None
+            noise, model = self.noise, energy.condition(**given) if given else energy
+            own = {name: value for name, value in given.items() if name in noise.variables}
         exact = noise._exact(own)
         assert exact is not None
+        log_normaliser = exact.log_partition
 
         def log_ratio(values: Values) -> jax.Array:
-            log_noise = -noise.at({**values, **own}) - exact.log_partition
-            return -energy.at({**values, **given}) - log_noise
+            return noise.at({**values, **own}) + log_normaliser - model.at(values)
 
-        return _Contrast(log_ratio, moving, exact.draw)
+        return _Contrast(log_ratio, datum, exact.draw)
 
 
 @registry.register("cnce")
@@ -267,12 +262,15 @@ def _deviations(rows: jax.Array) -> jax.Array:
     return jnp.maximum(scale, 1e-3 * jnp.where(largest > 0, largest, 1.0))
 
 
-def _fitted(energy: Energy, data: Values, given: tuple[str, ...]) -> Gaussian:
-    """A normal with the moments of the data; the correlations of few rows are shrunk."""
-    rows = _flat_rows(energy, data, given)
-    count, size = rows.shape
-    scale = _deviations(rows)
-    standard = (rows - jnp.mean(rows, 0)) / scale
-    keep = count / (count + size)
-    correlation = keep * (standard.T @ standard / count) * (1 - jnp.eye(size)) + jnp.eye(size)
-    return Gaussian(jnp.mean(rows, 0), covariance=correlation * jnp.outer(scale, scale))
+def _fitted(energy: Energy, data: Values, given: tuple[str, ...]) -> Fitted:
+    """A law with the moments and frequencies of the data, in unconstrained coordinates."""
+    shapes = {n: rows.shape[1:] for n, rows in data.items() if n not in given}
+    unknown = {n: Real(shape) for n, shape in shapes.items() if energy.supports[n] is None}
+    energy = energy.constrain(**unknown) if unknown else energy
+
+    def space(row: Values) -> Unconstrained:
+        return conditioned(energy, {name: row[name] for name in given})
+
+    rows = jax.vmap(lambda row: space(row).unconstrain({n: row[n] for n in shapes}))(data)
+    unit = Fitted.unit(space({name: values[0] for name, values in data.items()}))
+    return unit.fit(unit.summary(rows), rows_in(data) * DATA_WEIGHT)
