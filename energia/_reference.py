@@ -35,7 +35,7 @@ def reference_for(energy: Energy, positions: Mapping[str, Any] | None = None) ->
         >>> import energia as en, jax.numpy as jnp
         >>> posterior = en.Gaussian(jnp.zeros(2), scale=5.0) + en.Ring()
         >>> print(en.paths.reference_for(posterior))
-        Gaussian(x)  [x: real (2,); 4 parameters]
+        Gaussian(x)  [x: real (2,); 3 parameters]
         >>> en.paths.reference_for(en.Ring()).variables
         ('x',)
     """

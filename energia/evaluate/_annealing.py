@@ -171,8 +171,9 @@ def _begin(fixed: Any, table: Any, positions: Values, start: jax.Array) -> Carry
     keys = jax.random.split(jax.random.fold_in(key, 2**31 - 1), count)
 
     def init(position: Values, key: jax.Array) -> Any:
-        key_latent, key = jax.random.split(key)
-        return kernel.init(bridge.moving(position, start, kernel, key_latent), position, key)
+        key_hidden, key = jax.random.split(key)
+        hidden = bridge.hidden(position, start, kernel, key_hidden)
+        return kernel.init(bridge.moving(start, hidden), position, key)
 
     zeros = jnp.zeros(count, start.dtype)
     return Carry(
@@ -209,7 +210,8 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
     level, move = carry.tick // plan.moves, carry.tick % plan.moves
     arrives = move == 0
     position = carry.states.position
-    key_resample, key_move = jax.random.split(jax.random.fold_in(key, carry.tick))
+    keys = jax.random.split(jax.random.fold_in(key, carry.tick), 3)
+    hidden_keys, move_keys = (jax.random.split(own, count) for own in keys[1:])
 
     s = jax.lax.cond(
         arrives & plan.pilot,
@@ -222,9 +224,11 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
 
     share = jax.nn.softmax(log_weights)
     few = plan.resample_below * count * jnp.sum(share**2) > 1
-    weighted = position, carry.ancestors, log_weights, carry.log_partition
-    position, ancestors, log_weights, log_partition = jax.lax.cond(
-        arrives & few, lambda: _resampled(*weighted, key_resample), lambda: weighted
+    # drawn before chains are resampled, and so from the very products that weights are made of
+    hidden = jax.vmap(lambda x, key: bridge.hidden(x, s, kernel, key))(position, hidden_keys)
+    weighted = (position, hidden), carry.ancestors, log_weights, carry.log_partition
+    (position, hidden), ancestors, log_weights, log_partition = jax.lax.cond(
+        arrives & few, lambda: _resampled(*weighted, keys[0]), lambda: weighted
     )
 
     rows = jax.tree.map(lambda rows: rows[plan.nodes[level]], carry.table)
@@ -238,13 +242,13 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
         arrays = jax.tree.map(lambda own, new: jnp.where(again, new, own), arrays, origin)
         kernel = eqx.combine(arrays, static)
 
-    def move_one(state: Any, position: Values, key: jax.Array) -> Any:
-        key_latent, key_renew, key_step = jax.random.split(key, 3)
-        energy = bridge.moving(position, s, kernel, key_latent)
+    def move_one(state: Any, position: Values, hidden: Values, key: jax.Array) -> Any:
+        key_renew, key_step = jax.random.split(key)
+        energy = bridge.moving(s, hidden)
         state = kernel.renew(energy, state, position, key_renew)
         return kernel.step(energy, state, key_step)
 
-    states, info = jax.vmap(move_one)(carry.states, position, jax.random.split(key_move, count))
+    states, info = jax.vmap(move_one)(carry.states, position, hidden, move_keys)
     arrays, now = jax.lax.cond(
         plan.pilot,
         lambda: eqx.filter(kernel.tune(eqx.combine(now, still), states, info, move), eqx.is_array),
@@ -298,7 +302,7 @@ def _next(bridge: Bridge, position: Values, s: jax.Array, wanted: jax.Array) -> 
 
 
 def _resampled(
-    position: Values,
+    position: Any,
     ancestors: jax.Array,
     log_weights: jax.Array,
     log_partition: jax.Array,

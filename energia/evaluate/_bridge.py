@@ -14,6 +14,7 @@ from energia.energies._energy import Energy
 from energia.energies._exact import Exact
 from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path, Tempered, unconstrained
+from energia.samplers import Gibbs
 from energia.samplers._sampler import GradientBased, Kernel
 from energia.supports import Support
 
@@ -64,16 +65,20 @@ class Bridge(eqx.Module):
     def _at(self, position: Values, level: jax.Array) -> jax.Array:
         return self.marginal.at({**position, self.name: level})
 
-    def moving(self, position: Values, s: jax.Array, kernel: Kernel, key: jax.Array) -> Energy:
-        """The energy that a kernel moves on."""
-        level = {self.name: self.value(s)}
+    def hidden(self, position: Values, s: jax.Array, kernel: Kernel, key: jax.Array) -> Values:
+        """A draw of `latent`, where a kernel moves the others given it; else nothing."""
         if self.latent is None or kernel.has(GradientBased):
-            return self.marginal.condition(**level)
-        factors = self.joint._factorize(self.latent, {**position, **level})
+            return {}
+        factors = self.joint._factorize(self.latent, {**position, self.name: self.value(s)})
         support = self.joint.supports[self.latent]
         assert factors is not None
         assert support is not None
-        return self.joint.condition(**level, **{self.latent: factors.draw(key, support)})
+        return {self.latent: factors.draw(key, support).astype(support.dtype)}
+
+    def moving(self, s: jax.Array, hidden: Values) -> Energy:
+        """The energy that a kernel moves on, given what was drawn."""
+        energy = self.joint if hidden else self.marginal
+        return energy.condition(**{self.name: self.value(s)}, **hidden)
 
     def start(self, key: jax.Array) -> Values:
         """A draw at s = 0."""
@@ -87,14 +92,8 @@ class Bridge(eqx.Module):
 
     def complete(self, position: Values, key: jax.Array) -> Values:
         """A position at s = 1 with the variable that was summed out."""
-        if self.latent is None:
-            return position
-        one = self.value(jnp.ones((), self.levels.dtype))
-        factors = self.joint._factorize(self.latent, {**position, self.name: one})
-        support = self.joint.supports[self.latent]
-        assert factors is not None
-        assert support is not None
-        return {**position, self.latent: factors.draw(key, support).astype(support.dtype)}
+        one = jnp.ones((), self.levels.dtype)
+        return {**position, **self.hidden(position, one, Gibbs(), key)}
 
     def log_partition(self) -> jax.Array:
         """Log Z at s = 0."""

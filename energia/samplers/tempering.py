@@ -85,12 +85,14 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         Parallel tempering with a variational reference.
 
     Example:
-        >>> import energia as en, jax
-        >>> well = en.DoubleWell(3.0)
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> @en.energy(x=en.Real())
+        ... def wells(x):
+        ...     return -jnp.logaddexp(-8 * (x - 2) ** 2, -8 * (x + 2) ** 2)
         >>> sampler = en.samplers.ParallelTempering("hmc", num_replicas=5)
-        >>> draws = en.sample(well, sampler, key=jax.random.key(0), num_warmup=500)
+        >>> draws = en.sample(wells, sampler, key=jax.random.key(0))
         >>> draws["x"].shape, draws.stats["swap_acceptance_rate"].shape
-        ((4, 1000, 1), (4, 1000, 4))
+        ((4, 1000), (4, 1000, 4))
     """
 
     kernel: Kernel = eqx.field(default="hmc", converter=_kernel)
