@@ -69,12 +69,11 @@ class Energy(eqx.Module):
     @property
     def supports(self) -> dict[str, Support | None]:
         """The support of each variable; None where it is unknown."""
-        if (known := self.__dict__.get("_found")) is None:
-            found = self._supports()
-            known = {name: found.get(name) for name in self.variables}
-            # they are static: kept, since a sum asks for those of all its terms
-            object.__setattr__(self, "_found", known)
-        return dict(known)
+        if "_found" not in self.__dict__:  # static, so found once: sums ask all their terms
+            known = self._supports()
+            found = {name: known.get(name) for name in self.variables}
+            object.__setattr__(self, "_found", found)
+        return dict(self.__dict__["_found"])
 
     def _supports(self) -> Mapping[str, Support | None]:
         """Hook: the supports that the class itself knows."""
