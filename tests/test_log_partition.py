@@ -48,7 +48,9 @@ def enumerated(rbm: en.RBM) -> float:
         np.asarray(a, float) for a in (rbm.weights, rbm.visible_bias, rbm.hidden_bias)
     )
     h = np.array(list(itertools.product([0, 1], repeat=len(hidden))))
-    return float(logsumexp(h @ hidden + np.logaddexp(0, visible + h @ weights.T).sum(1)))
+    return float(
+        np.asarray(logsumexp(h @ hidden + np.logaddexp(0, visible + h @ weights.T).sum(1)))
+    )
 
 
 def modes(count: int) -> en.GaussianMixture:
