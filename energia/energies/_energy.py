@@ -69,11 +69,8 @@ class Energy(eqx.Module):
     @property
     def supports(self) -> dict[str, Support | None]:
         """The support of each variable; None where it is unknown."""
-        if "_found" not in self.__dict__:  # static, so found once: sums ask all their terms
-            known = self._supports()
-            found = {name: known.get(name) for name in self.variables}
-            object.__setattr__(self, "_found", found)
-        return dict(self.__dict__["_found"])
+        known = self._supports()
+        return {name: known.get(name) for name in self.variables}
 
     def _supports(self) -> Mapping[str, Support | None]:
         """Hook: the supports that the class itself knows."""
