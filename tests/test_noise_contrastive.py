@@ -250,6 +250,10 @@ def test_what_cannot_be(key):
     ):
         with pytest.raises(ValueError, match=text):
             en.fit(model, data, objective, key=key, num_steps=1)
+    positive = en.Ring().constrain(x=en.Interval(0.0, np.inf, (2,)))
+    noise = NCE(noise=en.Gaussian(jnp.zeros(2)))  # its draws would be no values of x
+    with pytest.raises(ValueError, match="whose draws would leave its support"):
+        en.fit(positive, data + 1, noise, key=key, num_steps=1)
     with pytest.raises(ValueError, match="ratio= must be at least 1"):
         NCE(ratio=0)
     with pytest.raises(ValueError, match="noise_scale= must be positive"):

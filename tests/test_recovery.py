@@ -131,3 +131,15 @@ def test_the_reverse_chain_generates(key):
     np.testing.assert_allclose(seen.mean(0), [1, -1], atol=5 * np.sqrt(variance / count))
     np.testing.assert_allclose(seen.var(0), variance, rtol=5 * np.sqrt(2 / count))
     assert "finitely many" in sampler.bias()
+
+
+@pytest.mark.slow
+def test_what_was_trained_generates_by_name_alone(key):
+    """The sampler knows the supports that a plain energy does not tell."""
+    model = Noised(jnp.zeros(2), jnp.array(1.0))
+    x = 3.0 + GENERATOR.normal(size=(256, 2))
+    fit = en.fit(model, x, DRL(num_levels=2), key=key, num_steps=20)
+    assert fit.sampler is not None
+    draws = en.sample(fit.energy, fit.sampler, key=key, num_chains=2, num_samples=1000)
+    assert draws["x"].shape == (2, 1000, 2)
+    np.testing.assert_allclose(draws["sigma"], fit.sampler.levels[0], rtol=1e-6)  # pyright: ignore

@@ -7,6 +7,7 @@ import numpy as np
 
 BROKEN = 0.05  # a mean acceptance rate of swaps below which a pair hardly swaps
 MIN_ROUND_TRIPS = 10  # a chain
+LITTLE = 0.1  # a barrier that tells nothing of modes
 KEPT = 0.5  # the share of the round trips that the swaps promise
 
 
@@ -66,10 +67,17 @@ class Tempering:
         low, high = self.swap_rates.min(), self.swap_rates.max()
         trips = f"{self.round_trips.min()} to {self.round_trips.max()} round trips a chain"
         shown = ", ".join(f"{level:.3g}" for level in self.levels)
+        told = (
+            "; next to no barrier: the reference is all but the target, or what was fitted to the "
+            "mass that was seen, and has not met other modes: reference= or init= as wide as the "
+            "target may be would tell"
+            if self.barrier < LITTLE
+            else ""
+        )
         return (
             f"global barrier {self.barrier:.2f}, about {self.advised} replicas do (there are "
             f"{len(self.levels)}); swap rates {low:.2f} to {high:.2f}; {trips} (expected "
-            f"{self.expected:.0f}); levels {shown}"
+            f"{self.expected:.0f}); levels {shown}{told}"
         )
 
 

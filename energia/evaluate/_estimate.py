@@ -83,7 +83,8 @@ class LogPartition:
             text += f" in [{self.lower:.7g}, {self.upper:.7g}]"
         weights = "" if self.ess is None else f", ESS {self.ess:.0f} of {self.num_chains}"
         verdict = "" if self.ok else ", not to be trusted"
-        return f"LogPartition({text} by {self.method}{weights}{verdict})"
+        notes = ", see .notes" if self.notes else ""
+        return f"LogPartition({text} by {self.method}{weights}{verdict}{notes})"
 
 
 def warn(problems: tuple[str, ...]) -> None:

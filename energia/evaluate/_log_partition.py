@@ -44,7 +44,7 @@ def log_partition(
       they are known, or else ends of another run of 'smc'; then the side is an upper one as far
       as these have found the target's mass.
     - `'bracket'`: both. The value is the mean of the two sides, whose biases are opposite.
-    - `'auto'`: 'exact' where it is possible, else 'bracket'.
+    - `'auto'`: 'exact' where it is possible and can be trusted, else 'bracket'.
 
     A pilot run of other chains comes first. It spaces the levels such that from each to the next
     the same share of weights stays effective, and tunes the kernel at each of them; what it sets is
@@ -133,11 +133,14 @@ def log_partition_of(
     check_known_supports(target)
     if method in ("auto", "exact"):
         try:
-            return exact(strong_tree(target))
+            result = exact(strong_tree(target))
         except Impossible:
             if method == "exact":
                 raise
-            method = "bracket"
+        else:
+            if method == "exact" or result.ok or key is None:
+                return result
+        method = "bracket"
     if key is None:
         raise TypeError(
             f"log_partition(method={method!r}) needs key=, a typed JAX key: no exact answer is "

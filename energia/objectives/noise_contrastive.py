@@ -101,6 +101,14 @@ class NCE(Objective):
                 f"the noise {noise._formula()} must be an energy of {modelled}, the variables that "
                 f"are modelled; its variables are {variables}"
             )
+        for name in modelled:
+            own, other = energy.supports[name], noise.supports[name]
+            if own is not None and not isinstance(own, Real) and other not in (None, own):
+                raise ValueError(
+                    f"{name!r} is {own} in {energy._formula()}, and {other} in the noise "
+                    f"{noise._formula()}, whose draws would leave its support: give noise on "
+                    f"{own}, or None for a law that is fitted"
+                )
         given = {name: data[name] for name in self.given if name in variables}
         if not eqx.filter_eval_shape(lambda given: noise._exact(given) is not None, given):
             raise ValueError(

@@ -13,7 +13,7 @@ from energia._registry import Registry
 from energia._types import Values, is_concrete
 from energia.energies._energy import Energy
 from energia.paths import Path
-from energia.supports import Natural
+from energia.supports import Natural, Support
 
 registry: "Registry[Sampler]" = Registry("sampler", "en.samplers")
 
@@ -143,6 +143,10 @@ class ParticleSampler(Sampler):
         Positions have a leading axis over particles, before and after. The dict has numbers of the
         run, or of each particle. Pure: it compiles, with the target as an argument.
         """
+
+    def supports(self) -> Mapping[str, Support]:
+        """The supports of what it draws, as far as it knows them where an energy does not."""
+        return {}
 
     def along(self, target: Energy | Path, positions: Starts) -> Energy | Path:
         """Before anything compiles: what to run on, if not on the target itself, a path say.

@@ -12,7 +12,7 @@ from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._combined import as_kernel
 from energia.samplers._sampler import Biased, Kernel, ParticleSampler
-from energia.supports import Real, Support
+from energia.supports import Positive, Real, Support
 
 LEVEL = "sigma"
 
@@ -80,6 +80,10 @@ class ReverseDiffusion(ParticleSampler, Biased):
 
     def bias(self) -> str:
         return "each level is drawn by a chain of finitely many steps from its noisier neighbour"
+
+    def supports(self) -> dict[str, Support]:
+        shapes = {name: jnp.shape(mean) for name, mean in self.mean.items()}
+        return {LEVEL: Positive(), **{name: Real(shape) for name, shape in shapes.items()}}
 
     def draw(
         self, target: Energy, positions: Values, key: jax.Array

@@ -41,8 +41,8 @@ class SMC(ParticleSampler, AlongPath):
     kernel; the next level is where the effective sample size of their weights,
     $(\sum w)^2 / \sum w^2$, has dropped to `target_ess` of their number. At the target they are
     resampled and moved once more, so that draws have equal weights. `draws.stats` has the estimate
-    `log_partition` of $\log \int e^{-E}$ of each run, unbiased for the integral itself, and
-    `num_levels`.
+    `log_partition` of $\log \int e^{-E}$ of each run, consistent as particles grow in number (they
+    choose levels and steps themselves), and `num_levels`.
 
     Exact as the number of particles grows. Particles of one run share ancestors and are not
     independent: compare runs (`num_chains`). What the reference does not cover is not found.

@@ -313,7 +313,10 @@ def _last(positions: Values, count: int) -> Values:
 
 
 def _told(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Of what the kernels tell, a level a row: the target's; the cost and the faults of all."""
+    """Of what the kernels tell, a level a row: the target's, and the cost of all.
+
+    A transition that diverges at another level is a rejection there: the swaps tell its cost.
+    """
     told = {}
     for name, rows in seen.items():
         if name.startswith("_") or name in ("lp", "energy"):
@@ -321,6 +324,4 @@ def _told(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
         told[name] = rows[-1]
         if name == "n_steps":
             told[name] = jnp.sum(rows)
-        elif rows.dtype == bool:
-            told[name] = jnp.any(rows)
     return told

@@ -173,6 +173,10 @@ def _particles(
     init: Any,
     collect: Any,
 ) -> Draws:
+    if isinstance(energy, Energy):
+        lacking = [name for name, support in energy.supports.items() if support is None]
+        known = {name: s for name, s in sampler.supports().items() if name in lacking}
+        energy = energy.constrain(**known) if known else energy
     target = energy.target if isinstance(energy, Path) else energy
     preload()
     count = num_chains * num_samples
