@@ -13,7 +13,7 @@ from energia.objectives import _chains
 from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import registry, rows_in, steps
 from energia.objectives.contrastive import Contrastive
-from energia.supports import Real
+from energia.supports import Continuous
 
 
 class PCDState(eqx.Module):
@@ -59,7 +59,8 @@ class PCD(Contrastive):
         num_steps: $k$, transitions a training step, at least 1.
         buffer_size: chains in the buffer; at least the batch size.
         reinit_prob: chance that a chain starts afresh in a step, in [0, 1]: from a normal with the
-            data's means and standard deviations where a variable is real, else from its support.
+            data's means and standard deviations in unconstrained space where a variable is
+            continuous, else from its support.
             A chain that began a few steps ago does not follow the model yet: with `num_steps` too
             few for the sampler to forget its start, restarts pull what is learned towards the law
             they draw from; 0 takes that bias away, and relies on the chains to mix.
@@ -95,9 +96,12 @@ class PCD(Contrastive):
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, PCDState]:
         supports, modelled = energy.supports, self.modelled(energy, data)
-        real = [n for n in modelled if supports[n] is None or isinstance(supports[n], Real)]
-        mean = {name: jnp.mean(data[name], 0) for name in real}
-        scale = {name: jnp.std(data[name], 0) for name in real}
+        moving = [n for n in modelled if supports[n] is None or isinstance(supports[n], Continuous)]
+        given = {name: data[name] for name in self.given}
+        values = {name: data[name] for name in moving}
+        free = _chains.unconstrained(energy, values, given) if moving else {}
+        mean = {name: jnp.mean(values, 0) for name, values in free.items()}
+        scale = {name: jnp.std(values, 0) for name, values in free.items()}
         row_key, fresh_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (self.buffer_size,), 0, rows_in(data))
         kept = {name: data[name][rows] for name in self.given}
