@@ -51,10 +51,16 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"energia: base seed {config.getoption('--seed')} (--seed)"
 
 
-# A compiled program holds about five memory maps, of which Linux gives a process 65,530: beyond, it
-# is killed. The programs are forgotten in time; what is asked for again is compiled again.
-MOST_PROGRAMS = 3000
+# A compiled program holds memory maps, of which Linux gives a process 65,530: beyond, it is killed.
+# The programs are forgotten in time; what is asked for again is compiled again.
+MOST_MAPS = 20_000
+CHECK_EVERY = 100  # programs
 _programs: list[str] = []
+
+
+def _count_maps() -> int:
+    maps = Path("/proc/self/maps")
+    return len(maps.read_bytes().splitlines()) if maps.exists() else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,10 +74,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
     yield
-    if len(_programs) > MOST_PROGRAMS:
+    if len(_programs) > CHECK_EVERY:
         _programs.clear()
-        jax.clear_caches()
-        gc.collect()
+        if _count_maps() > MOST_MAPS:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture
