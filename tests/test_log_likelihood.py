@@ -113,6 +113,7 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::energia.evaluate.EvaluationWarning")  # few levels
 def test_the_machine_of_2008(data_dir):
     """CD25(500) of Salakhutdinov and Murray: log Z 451.28 (450.97 to 451.52), here 451.16."""
     file = data_dir / "rbm_mnist_cd25_500.npz"

@@ -196,6 +196,7 @@ def test_a_layer_is_summed_out(key):
     assert result.stderr == pytest.approx(error, rel=0.5)
 
 
+@quiet
 @pytest.mark.parametrize(
     ("side", "coupling", "field", "value"),
     [
@@ -340,6 +341,7 @@ def test_other_numbers_compile_nothing(compilations: Counter):
 # --- harder ones
 
 
+@quiet
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_funnel(seed):

@@ -29,7 +29,9 @@ def run_particles(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
     """Draws by variable and statistics, of shape (chain, draw, ...), and the keys of the runs."""
     sampler = strong_tree(sampler)
-    positions = _starts.draw_starts(target, given, seeds, sampler.has(GradientBased))
+    # particles are to lie wide, not low
+    gradient = sampler.has(GradientBased)
+    positions = _starts.draw_starts(target, given, seeds, gradient, candidates=1)
     moved = sampler.along(target if path is None else path, positions)
     rows = {n: x.reshape(num_chains, -1, *x.shape[1:]) for n, x in positions.items()}
     keys = _starts.chain_keys(seeds[:num_chains], key)

@@ -45,7 +45,7 @@ def sample(
 
     Bounded variables are mapped to the reals once, after all algebra; the draws are mapped back.
     Chains start from `init`, or each at the lowest finite energy of 16 draws from the supports
-    (unconstrained, Uniform(-2, 2)). The same key gives the same draws, however the run is cut.
+    (unconstrained, Uniform(-2, 2)); replicas and particles from one draw each, to lie wide. The same key gives the same draws, however the run is cut.
 
     Args:
         energy: the energy of all variables to draw; fix data with `condition`. In its place an
@@ -151,7 +151,10 @@ def prepare(
     target, path = _mapped(energy, starts)
     kernel.check(target, target.variables)
     collected = None if collect is None else _collect(collect, target.energy)
-    positions = _starts.draw_starts(target, starts, seeds, kernel.has(GradientBased))
+    # replicas are to lie wide, not low
+    candidates = 1 if kernel.has(AlongPath) else _starts.CANDIDATES
+    gradient = kernel.has(GradientBased)
+    positions = _starts.draw_starts(target, starts, seeds, gradient, candidates)
     row = {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in positions.items()}
     run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected, path)
     kept = (

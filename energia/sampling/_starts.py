@@ -170,11 +170,12 @@ def draw_starts(
     given: Mapping[str, np.ndarray],
     seeds: list[np.random.SeedSequence],
     gradient: bool,
+    candidates: int = CANDIDATES,
 ) -> dict[str, np.ndarray]:
     """Unconstrained starts for every chain, where the energy is finite.
 
     What `given` lacks is drawn, Uniform(-2, 2) in unconstrained space or uniform over a discrete
-    support. Each chain begins at the lowest energy of `CANDIDATES` draws, so that few are caught
+    support. Each chain begins at the lowest energy of several draws, so that few are caught
     where there is next to no mass; they are drawn again, at most `TRIES` times, while none has a
     finite energy (and gradient, where asked for).
 
@@ -185,7 +186,7 @@ def draw_starts(
         jax.vmap(target.unconstrain)({n: jnp.asarray(x) for n, x in given.items()}) if given else {}
     )
     drawn = [name for name in target.variables if name not in given]
-    count = CANDIDATES if drawn else 1
+    count = candidates if drawn else 1
     generators = [np.random.default_rng(seed) for seed in seeds]
     supports = target.supports
     starts: dict[str, np.ndarray] = {}
