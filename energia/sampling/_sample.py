@@ -45,7 +45,8 @@ def sample(
 
     Bounded variables are mapped to the reals once, after all algebra; the draws are mapped back.
     Chains start from `init`, or each at the lowest finite energy of 16 draws from the supports
-    (unconstrained, Uniform(-2, 2)); replicas and particles from one draw each, to lie wide. The same key gives the same draws, however the run is cut.
+    (unconstrained, Uniform(-2, 2)); replicas and particles from one draw each, to lie
+    wide. The same key gives the same draws, however the run is cut.
 
     Args:
         energy: the energy of all variables to draw; fix data with `condition`. In its place an
