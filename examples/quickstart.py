@@ -142,7 +142,7 @@ def main(sampler: str, num_steps: int, out: pathlib.Path) -> None:
 
     bold = rows["3, bold"].condition(sigma=0.3)
     print(f"\n{bold}")
-    draws = en.sample(bold, sampler, key=key, num_samples=2000)
+    draws = en.sample(bold, sampler, key=key, num_samples=4000)
     print(draws.summary().head(8).to_string(), "\n")
     draws.diagnose()
 
