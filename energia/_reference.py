@@ -9,6 +9,7 @@ import numpy as np
 
 from energia._types import is_concrete
 from energia.energies._algebra import with_supports
+from energia.energies._checks import own_values
 from energia.energies._energy import Energy
 from energia.energies._fitted import Fitted
 from energia.energies._unconstrained import Unconstrained
@@ -56,6 +57,17 @@ def _fit(unit: Fitted, positions: Mapping[str, Any], count: Any) -> Fitted:
     return unit.fit(unit.summary(positions), count)
 
 
+def check_reference(reference: Any) -> None:
+    """Raise unless what is given for a sampler's `reference=` is an energy, or nothing."""
+    if reference is not None and not isinstance(reference, Energy):
+        raise TypeError(f"reference= must be an energy, got {reference!r}")
+
+
+def given_reference(reference: Energy, target: Energy) -> Energy:
+    """A reference in the coordinates of the target."""
+    return Unconstrained(reference) if isinstance(target, Unconstrained) else reference
+
+
 def prior_terms(energy: Energy) -> tuple[int, ...] | None:
     """The numbers of those terms that together have exact draws of all variables, or None.
 
@@ -74,7 +86,7 @@ def prior_terms(energy: Energy) -> tuple[int, ...] | None:
         while found:
             found = False
             for index, term in enumerate(terms):
-                own = {name: known[name] for name in term.variables if name in known}
+                own = own_values(term, known)
                 if index in chosen or len(own) == len(term.variables) or not good[index]:
                     continue
                 exact = term._exact(own)

@@ -11,6 +11,7 @@ import numpy as np
 from energia._reference import reference_for
 from energia._types import as_float, check_count, is_concrete
 from energia.energies._algebra import Constrained, add, scale, with_supports
+from energia.energies._checks import own_values
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
 from energia.energies._factors import Factors
@@ -126,12 +127,12 @@ class Tempered(Energy):
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
         values = self._bind(args, kwargs)
         level = as_float(values.pop(LEVEL))
-        energy = _weighted(level, self.target.at(_own(self.target, values)))
+        energy = _weighted(level, self.target.at(own_values(self.target, values)))
         if self.always is not None:
-            energy = self.always.at(_own(self.always, values)) + energy
+            energy = self.always.at(own_values(self.always, values)) + energy
         if self.reference is None:
             return energy
-        return energy + _weighted(1 - level, self.reference.at(_own(self.reference, values)))
+        return energy + _weighted(1 - level, self.reference.at(own_values(self.reference, values)))
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -304,7 +305,3 @@ def _weighted(weight: jax.Array, energy: jax.Array) -> jax.Array:
     """0 where the weight is, though the energy be infinite there."""
     none = weight == 0
     return jnp.where(none, 0.0, weight * jnp.where(none, 0.0, energy))
-
-
-def _own(energy: Energy, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in energy.variables if name in values}

@@ -147,3 +147,16 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}: set ENERGIA_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_file(data_dir: Path) -> Callable[[str], Path]:
+    """A file of the data sets by its name; a test that asks for one that is absent is skipped."""
+
+    def find(name: str) -> Path:
+        file = data_dir / name
+        if not file.exists():
+            pytest.skip(f"no {name} in {data_dir}")
+        return file
+
+    return find

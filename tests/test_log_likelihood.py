@@ -114,12 +114,9 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::energia.evaluate.EvaluationWarning")  # few levels
-def test_the_machine_of_2008(data_dir):
+def test_the_machine_of_2008(data_file):
     """CD25(500) of Salakhutdinov and Murray: log Z 451.28 (450.97 to 451.52), here 451.16."""
-    file = data_dir / "rbm_mnist_cd25_500.npz"
-    if not file.is_file():
-        pytest.skip(f"no {file}")
-    stored = np.load(file)
+    stored = np.load(data_file("rbm_mnist_cd25_500.npz"))
     rbm = en.RBM.from_parameters(stored["W"], stored["visible_bias"], stored["hidden_bias"])
     rows = np.unpackbits(stored["test_packed"], axis=1)
     result = log_likelihood(rbm, rows, "ais", key=jax.random.key(0), num_chains=64, num_steps=2000)

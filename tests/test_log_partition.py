@@ -379,16 +379,11 @@ def test_many_well(key):
 
 
 @pytest.mark.slow
-def test_german_credit(data_dir, key):
-    from posteriors.models import logistic
+def test_german_credit(data_file, key):
+    from posteriors.models import german_credit
 
-    file = data_dir / "german_credit.npz"
-    if not file.is_file():
-        pytest.skip(f"no {file}")
-    data = np.load(file)
-    x = data["features"].astype(float)
-    x = np.concatenate([(x - x.mean(0)) / x.std(0), np.ones((len(x), 1))], axis=1)
-    model = logistic(x, data["label"] == 2)
+    data = np.load(data_file("german_credit.npz"))
+    model = german_credit(data)
     mean, sd = data["posterior_mean"], data["posterior_sd"]  # the prior is far, and costs levels
     near = en.Gaussian(mean, scale=1.2 * sd).rename(x="weights")
     result = log_partition(model, "ais", key=key, reference=near, num_steps=100, num_chains=64)

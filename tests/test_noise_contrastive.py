@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from enumeration import flat, log_likelihood, states
+from toy_energies import Exponential, Precision
 
 import energia as en
 from energia.objectives import CNCE, NCE, SM
@@ -26,19 +27,6 @@ class Half(en.Energy):
 
     def _supports(self):
         return {"x": en.Real()}
-
-
-class Precision(en.Energy):
-    """A normal in two dimensions around 0, by the three numbers of its precision."""
-
-    entries: jax.Array
-
-    def __call__(self, x):
-        a, b, c = self.entries
-        return 0.5 * (a * x[0] ** 2 + 2 * b * x[0] * x[1] + c * x[1] ** 2)
-
-    def _supports(self):
-        return {"x": en.Real(2)}
 
 
 @eqx.filter_jit
@@ -151,16 +139,6 @@ def test_labels_have_normalisers_of_their_own(objective, key):
     if isinstance(objective, NCE):
         expected = 0.5 * np.log(2 * np.pi / np.asarray(result.ema_energy.precisions))
         np.testing.assert_allclose(result.ema_learned["log_partition"], expected, atol=0.06)
-
-
-class Exponential(en.Energy):
-    rate: jax.Array
-
-    def __call__(self, x):
-        return self.rate * x
-
-    def _supports(self):
-        return {"x": en.Positive()}
 
 
 @pytest.mark.parametrize("objective", [NCE(ratio=10), CNCE(ratio=10)], ids=str)

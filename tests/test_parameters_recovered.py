@@ -15,6 +15,7 @@ import optax
 import pytest
 from enumeration import states
 from jax.flatten_util import ravel_pytree
+from toy_energies import Precision
 
 import energia as en
 from energia.objectives import CNCE, MLE, NCE, PCD, SM, SSM
@@ -24,19 +25,6 @@ pytestmark = pytest.mark.slow
 
 ROWS, STEPS = 2048, 500
 CHAINS = PCD(sampler=MALA(step_size=0.4), num_steps=10, buffer_size=512, reinit_prob=0.0)
-
-
-class Precision(en.Energy):
-    """A normal in two dimensions around 0, by the three numbers of its precision."""
-
-    entries: jax.Array
-
-    def __call__(self, x):
-        a, b, c = self.entries
-        return 0.5 * (a * x[0] ** 2 + 2 * b * x[0] * x[1] + c * x[1] ** 2)
-
-    def _supports(self):
-        return {"x": en.Real(2)}
 
 
 class Share(en.Energy):

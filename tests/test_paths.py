@@ -79,23 +79,22 @@ def test_tempering() -> None:
     np.testing.assert_allclose(exact.log_partition, 0.375 * np.log(2 * np.pi) + np.log(2.0))
 
 
-def test_conditionals_along_a_path() -> None:
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_conditionals_along_a_path(beta: float) -> None:
     """The factors at a level are those of the weighted sum: what Gibbs sampling draws from."""
     machine = en.RBM.from_parameters([[1.0, -2.0], [0.5, 1.0]], [0.3, -0.2], [0.1, 0.7])
     start = en.Bernoulli("v", [0.3, 0.6]) + en.Bernoulli("h", [0.5, 0.1])
-    path = en.paths.geometric(start, machine)
     values = {"v": jnp.asarray([1.0, 0.0])}
-    for beta in [0.0, 0.4, 1.0]:
-        energy = path(beta)
-        factors = energy._factorize("h", values)
-        assert isinstance(factors, Categorical)
-        states = jnp.asarray(np.array(np.meshgrid([0, 1], [0, 1])).reshape(2, 4).T, float)
-        table = -jax.vmap(lambda h: energy(**values, h=h))(states)  # noqa: B023
-        expected = jax.nn.softmax(table)
-        logits = factors.logits - jax.nn.logsumexp(factors.logits, -1, keepdims=True)
-        found = jnp.exp(logits[0, states[:, 0].astype(int)] + logits[1, states[:, 1].astype(int)])
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-        np.testing.assert_allclose(factors.free_energy(), -jax.nn.logsumexp(table), rtol=1e-5)
+    energy = en.paths.geometric(start, machine)(beta)
+    factors = energy._factorize("h", values)
+    assert isinstance(factors, Categorical)
+    states = jnp.asarray(np.array(np.meshgrid([0, 1], [0, 1])).reshape(2, 4).T, float)
+    table = -jax.vmap(lambda h: energy(**values, h=h))(states)
+    expected = jax.nn.softmax(table)
+    logits = factors.logits - jax.nn.logsumexp(factors.logits, -1, keepdims=True)
+    found = jnp.exp(logits[0, states[:, 0].astype(int)] + logits[1, states[:, 1].astype(int)])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(factors.free_energy(), -jax.nn.logsumexp(table), rtol=1e-5)
 
 
 def test_supports_go_along() -> None:

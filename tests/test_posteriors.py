@@ -13,9 +13,9 @@ from posteriors.models import (
     FROM_REFERENCE,
     POSTERIORS,
     TO_REFERENCE,
+    german_credit,
     hidden_markov,
     hidden_markov_factors,
-    logistic,
 )
 
 import energia as en
@@ -24,11 +24,9 @@ every = pytest.mark.parametrize("name", POSTERIORS)
 
 
 @pytest.fixture
-def read(data_dir):
+def read(data_file):
     """The data and the reference of a posterior."""
-    folder = data_dir / "posteriordb"
-    if not folder.is_dir():
-        pytest.skip(f"no posteriors in {folder}")
+    folder = data_file("posteriordb")
 
     def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         reference = json.loads((folder / f"{name}.json").read_text())
@@ -92,14 +90,9 @@ def test_draws_agree_with_the_reference(read, name, key):
 
 
 @pytest.mark.slow
-def test_german_credit(data_dir, key):
-    file = data_dir / "german_credit.npz"
-    if not file.is_file():
-        pytest.skip(f"no {file}")
-    data = np.load(file)
-    x = data["features"].astype(float)
-    x = np.concatenate([(x - x.mean(0)) / x.std(0), np.ones((len(x), 1))], axis=1)
-    draws = en.sample(logistic(x, data["label"] == 2), "nuts", key=key)
+def test_german_credit(data_file, key):
+    data = np.load(data_file("german_credit.npz"))
+    draws = en.sample(german_credit(data), "nuts", key=key)
     values = np.asarray(draws["weights"], float)
     names = [f"weights[{index}]" for index in range(values.shape[-1])]
     check_draws(draws, names, values, data["posterior_mean"], data["posterior_sd"])

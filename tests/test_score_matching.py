@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from enumeration import flat
+from toy_energies import Exponential
 
 import energia as en
 from energia.objectives import SM, SSM
@@ -112,18 +113,6 @@ def test_no_whole_hessian_is_held(objective, key):
     text = str(jax.make_jaxpr(jax.grad(loss))(arrays))
     assert "37" in text
     assert "37,37]" not in text
-
-
-class Exponential(en.Energy):
-    """The exponential density."""
-
-    rate: jax.Array
-
-    def __call__(self, x):
-        return self.rate * x
-
-    def _supports(self):
-        return {"x": en.Positive()}
 
 
 def test_a_bounded_variable_is_matched_in_unconstrained_coordinates(key):

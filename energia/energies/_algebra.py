@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_float, is_concrete, log, strong
-from energia.energies._checks import check_known, check_supports, positive
+from energia.energies._checks import check_known, check_supports, own_values, positive
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact, chosen, of_terms
 from energia.energies._factors import Factors, logsumexp
@@ -100,7 +100,7 @@ class Sum(_Joined):
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         base, touched = [], []
         for energy in self.energies:
-            others = {n: values[n] for n in energy.variables if n in values}
+            others = own_values(energy, values)
             if name not in energy.variables:
                 base.append(energy.at(others))
             elif energy.supports[name] in (None, self.supports[name]):
@@ -156,7 +156,7 @@ class Mixture(_Joined):
         free = {name for name in self.variables if name not in values}
         parts = []
         for energy in self.energies:
-            own = {name: value for name, value in values.items() if name in energy.variables}
+            own = own_values(energy, values)
             part = None
             if free == {name for name in energy.variables if name not in own}:
                 part = with_supports((energy,), self.supports)._exact(own)

@@ -25,6 +25,11 @@ def check_names(energy: "Energy", values: Mapping[str, Any]) -> None:
     raise TypeError(f"{energy._name} has the variables {variables}; it {' and '.join(problems)}")
 
 
+def own_values(energy: "Energy", values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an energy's variables, of those that are given."""
+    return {name: values[name] for name in energy.variables if name in values}
+
+
 def check_known(energy: "Energy", names: Mapping[str, Any], what: str) -> None:
     """Raise unless the names are variables, and at least one."""
     if not names:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from energia.energies._algebra import with_supports
+from energia.energies._checks import own_values
 from energia.energies._energy import Energy
 from energia.energies._factors import Factors, logsumexp
 from energia.supports import Discrete, Natural, Support
@@ -155,7 +156,7 @@ def evaluate(plan: Plan, values: Mapping[str, Any]) -> jax.Array:
     total: list[jax.Array] = []
     for term in plan.terms:
         (parts if set(term.variables) & set(supports) else total).append(
-            term if set(term.variables) & set(supports) else term.at(_own(term, values))  # pyright: ignore
+            term if set(term.variables) & set(supports) else term.at(own_values(term, values))  # pyright: ignore
         )
     for name, rest in plan.enumerated:
         bucket = [part for part in parts if name in _names(part)]
@@ -233,7 +234,7 @@ def _tabulate(
         states = jax.vmap(support.state)(jnp.arange(support.num_states, dtype=jnp.int32))
         return jax.vmap(lambda state: fill(names[1:], {**known, names[0]: state}))(states)
 
-    return _Table(names, fill(names, _own(energy, values)))
+    return _Table(names, fill(names, own_values(energy, values)))
 
 
 def _at(
@@ -246,7 +247,7 @@ def _at(
     if isinstance(part, _Table):
         return part.energies[tuple(indices[name] for name in part.names)]
     states = {n: supports[n].state(index) for n, index in indices.items() if n in part.variables}
-    return part.at({**_own(part, values), **states})
+    return part.at({**own_values(part, values), **states})
 
 
 def _spread(table: _Table, names: tuple[str, ...]) -> jax.Array:
@@ -259,7 +260,3 @@ def _spread(table: _Table, names: tuple[str, ...]) -> jax.Array:
 
 def _names(part: Energy | _Table) -> tuple[str, ...]:
     return part.names if isinstance(part, _Table) else part.variables
-
-
-def _own(energy: Energy, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in energy.variables if name in values}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from energia._types import Values, as_float
+from energia.energies._checks import own_values
 
 if TYPE_CHECKING:
     from energia.energies._energy import Energy
@@ -56,7 +57,7 @@ def of_terms(
     for term in terms:
         own = _free(term, values)
         if not own:
-            number = number - term.at(_own(term, values))
+            number = number - term.at(own_values(term, values))
             constant = False
             continue
         joined = [group for group in groups if any(_free(t, values) & own for t in group)]
@@ -86,10 +87,10 @@ def _of_group(
     values: Mapping[str, Any],
 ) -> Exact | None:
     if len(terms) == 1:
-        return terms[0]._exact(_own(terms[0], values))
+        return terms[0]._exact(own_values(terms[0], values))
     if len(set().union(*(_free(term, values) for term in terms))) == 1:
         whole = join(terms)
-        return factorized(whole, _own(whole, values))
+        return factorized(whole, own_values(whole, values))
     return _ancestral(terms, values)
 
 
@@ -104,7 +105,7 @@ def _ancestral(terms: Sequence["Energy"], values: Mapping[str, Any]) -> Exact | 
     number, normalised = as_float(0.0), True
     while waiting:
         for term in waiting:
-            own = _own(term, shapes)
+            own = own_values(term, shapes)
             exact = term._exact(own) if _free(term, shapes) else None
             drawn_before = set(own) - set(values)
             if exact is not None and (exact.constant or not drawn_before):
@@ -120,7 +121,7 @@ def _ancestral(terms: Sequence["Energy"], values: Mapping[str, Any]) -> Exact | 
     def draw(key: jax.Array) -> Values:
         drawn = dict(values)
         for index, term in enumerate(order):
-            exact = term._exact(_own(term, drawn))
+            exact = term._exact(own_values(term, drawn))
             assert exact is not None
             drawn |= exact.draw(jax.random.fold_in(key, index))
         return {name: value for name, value in drawn.items() if name not in values}
@@ -145,7 +146,3 @@ def chosen(parts: Sequence[Exact], log_weights: jax.Array, constant: bool) -> Ex
 
 def _free(energy: "Energy", values: Mapping[str, Any]) -> set[str]:
     return {name for name in energy.variables if name not in values}
-
-
-def _own(energy: "Energy", values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in energy.variables if name in values}

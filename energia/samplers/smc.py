@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from energia._reference import check_reference, given_reference
 from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
-from energia.energies._unconstrained import Unconstrained
 from energia.paths import LEVEL, Path, geometric, reference_for
 from energia.samplers import _blackjax
 from energia.samplers._combined import as_kernel
@@ -81,8 +81,7 @@ class SMC(ParticleSampler, AlongPath):
         check_count(self.num_mcmc_steps, "num_mcmc_steps", 1)
         if is_concrete(self.target_ess) and not 0 < float(self.target_ess) < 1:
             raise ValueError(f"target_ess= must lie in (0, 1), got {self.target_ess}")
-        if self.reference is not None and not isinstance(self.reference, Energy):
-            raise TypeError(f"reference= must be an energy, got {self.reference!r}")
+        check_reference(self.reference)
 
     def has(self, marker: type) -> bool:
         return isinstance(self, marker) or self.kernel.has(marker)
@@ -111,8 +110,7 @@ class SMC(ParticleSampler, AlongPath):
     def _reference(self, target: Energy, positions: Starts) -> Energy:
         if self.reference is None:
             return reference_for(target, positions)
-        bounded = isinstance(target, Unconstrained)
-        return Unconstrained(self.reference) if bounded else self.reference
+        return given_reference(self.reference, target)
 
     def draw(
         self, target: Energy | Path, positions: Values, key: jax.Array

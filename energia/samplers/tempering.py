@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._reference import prior_of, prior_terms
+from energia._reference import check_reference, given_reference, prior_of, prior_terms
 from energia._types import Values, as_float, check_count
 from energia.energies._energy import Energy
 from energia.energies._fitted import Fitted
-from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path, geometric
 from energia.samplers import _ladder
 from energia.samplers._combined import as_kernel
@@ -102,8 +101,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
 
     def __check_init__(self):
         check_count(self.num_replicas, "num_replicas", 2)
-        if self.reference is not None and not isinstance(self.reference, Energy):
-            raise TypeError(f"reference= must be an energy, got {self.reference!r}")
+        check_reference(self.reference)
 
     def has(self, marker: type) -> bool:
         return isinstance(self, marker) or self.kernel.has(marker)
@@ -201,8 +199,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
             return energy
         ladder = self.ladder
         if self.reference is not None:
-            bounded = isinstance(energy, Unconstrained)
-            reference = Unconstrained(self.reference) if bounded else self.reference
+            reference = given_reference(self.reference, energy)
         elif ladder is None:
             raise ValueError(
                 "ParallelTempering finds its reference in warm-up: draw with en.sample and "

@@ -205,6 +205,13 @@ def logistic(features: np.ndarray, label: np.ndarray) -> en.Energy:
     return prior + en.total(bernoulli, x=features, y=label)
 
 
+def german_credit(data: Data) -> en.Energy:
+    """Logistic regression of inference-gym: standardised features, and an intercept last."""
+    x = np.asarray(data["features"], float)
+    x = np.concatenate([(x - x.mean(0)) / x.std(0), np.ones((len(x), 1))], axis=1)
+    return logistic(x, data["label"] == 2)
+
+
 POSTERIORS: dict[str, Callable[[Data], en.Energy]] = {
     "arK-arK": autoregression,
     "earnings-logearn_interaction": earnings,
