@@ -60,7 +60,7 @@ class PCD(Contrastive):
         buffer_size: chains in the buffer; at least the batch size.
         reinit_prob: chance that a chain starts afresh in a step, in [0, 1]: from a normal with the
             data's means and standard deviations in unconstrained space where a variable is
-            continuous, else from its support.
+            continuous (rows on a bound aside), else from its support.
             A chain that began a few steps ago does not follow the model yet: with `num_steps` too
             few for the sampler to forget its start, restarts pull what is learned towards the law
             they draw from; 0 takes that bias away, and relies on the chains to mix.
@@ -100,8 +100,9 @@ class PCD(Contrastive):
         given = {name: data[name] for name in self.given}
         values = {name: data[name] for name in moving}
         free = _chains.unconstrained(energy, values, given) if moving else {}
-        mean = {name: jnp.mean(values, 0) for name, values in free.items()}
-        scale = {name: jnp.std(values, 0) for name, values in free.items()}
+        moments = {name: _moments(values) for name, values in free.items()}
+        mean = {name: mean for name, (mean, _) in moments.items()}
+        scale = {name: scale for name, (_, scale) in moments.items()}
         row_key, fresh_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (self.buffer_size,), 0, rows_in(data))
         kept = {name: data[name][rows] for name in self.given}
@@ -149,3 +150,15 @@ class PCD(Contrastive):
             chains[name] = mean + state.scale[name] * noise
         others = [name for name in self.moving(energy) if name not in chains]
         return {**chains, **_chains.fresh(energy, others, other_key, size)}
+
+
+def _moments(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation of each entry over the rows inside the support; standard where none is.
+
+    A row on a bound, as a black pixel is, lies at infinity in unconstrained space.
+    """
+    inside = jnp.isfinite(rows)
+    some = jnp.any(inside, 0)
+    mean = jnp.mean(rows, 0, where=inside)
+    scale = jnp.std(rows, 0, where=inside)
+    return jnp.where(some, mean, 0), jnp.where(some, scale, 1)
