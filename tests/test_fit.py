@@ -115,7 +115,7 @@ def test_the_result_has_the_structure_of_the_model():
 
 def test_the_history_holds_a_number_for_each_step():
     history = train(objective=CHAINS).history
-    told = {"loss", "gradient_norm", "positives", "negatives", "acceptance_rate"}
+    told = {"loss", "gradient_norm", "positives", "negatives", "spread", "acceptance_rate"}
     assert set(history) == told
     for name, values in history.items():
         assert isinstance(values, np.ndarray), name
