@@ -275,3 +275,39 @@ def test_the_warning_points_at_the_line_that_called_fit():
         fit = inspect.unwrap(en.fit)  # without the type checker of the tests, a frame more
         fit(Cliff(jnp.array(1.0), jnp.array(0.0)), DATA, Probe(), key=jax.random.key(0))
     assert [warning.filename for warning in seen] == [__file__]
+
+
+# --- gradient accumulation
+
+
+def test_multi_steps_averages_gradients_over_batches():
+    rows = np.tile(DATA[:64], (4, 1))  # so that a large batch is four small ones
+    batches = [rows[i : i + 16] for i in range(0, 64, 16)]
+    exact = en.objectives.MLE()
+    large = train(data=[rows[:64]], objective=exact, num_steps=10, ema_decay=0.0)
+    accumulated = optax.MultiSteps(optax.adamw(1e-2), every_k_schedule=4)
+    small = train(data=batches, objective=exact, num_steps=40, optimizer=accumulated, ema_decay=0.0)
+    for one, two in zip(arrays(small.energy), arrays(large.energy), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+    held = train(data=batches, objective=exact, num_steps=3, optimizer=accumulated)
+    assert_equal(held.energy, START)
+
+
+def test_multi_steps_compiles_once_keeps_ties_and_is_resumed(tmp_path, compilations, key):
+    def accumulated():
+        return optax.MultiSteps(optax.adamw(1e-2), every_k_schedule=3)
+
+    network = en.MLPEnergy(2, width=8, depth=1, key=key)
+    settings: dict[str, Any] = {
+        "model": network + network.rename(x="z"),
+        "data": {"x": DATA, "z": DATA[::-1]},
+        "checkpoint_every": 10,
+    }
+    whole = train(**settings, optimizer=accumulated())
+    with compilations() as seen:
+        train(**settings, optimizer=accumulated(), num_steps=20, checkpoint=tmp_path)
+    assert seen.count == 0, seen.compiled
+    resumed = train(**settings, optimizer=accumulated(), checkpoint=tmp_path)
+    assert_equal_fits(resumed, whole)
+    one, two = resumed.energy.energies
+    assert_equal(one, two.energy)

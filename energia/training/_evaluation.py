@@ -41,13 +41,13 @@ class Evaluation:
         """Whether there is anything to evaluate."""
         return self.rows is not None or self.callback is not None
 
-    def told(self, fit: Fit, taken: Collection[str]) -> dict[str, float]:
+    def told(self, fit: Callable[[], Fit], taken: Collection[str]) -> dict[str, float]:
         """What the callback gives to the history, under names that are not taken.
 
         Raises:
             StopIteration: where the callback wants the training to end.
         """
-        told = None if self.callback is None else self.callback(fit)
+        told = None if self.callback is None else self.callback(fit())
         if told is None:
             return {}
         if not isinstance(told, Mapping) or not all(np.ndim(v) == 0 for v in told.values()):

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 ENERGIES = ("positives", "negatives")
-LOOK_BACK = 2048
+LOOK_BACK = 8192
 EXPLODED = 1000.0
+CALM = 10.0
 EXPLODED_STEPS = 8
 NARROW = 0.05
 NARROW_STEPS = 512
@@ -27,14 +28,19 @@ class Failure:
 def find(history: Mapping[str, np.ndarray], entries: int, ended: bool) -> Failure | None:
     """The failure that a history ends with, if any.
 
+    Energies explode where they are above a thousand nats an entry, and a thousand times what the
+    model gave before it was trained. A loss may fall as far as it likes.
+
     Args:
         history: one number a step; looked at are `loss`, `positives` and `negatives` (mean energies
             of data and samples) and `spread` (the deviation of samples over that of the data).
         entries: how many numbers a datum has: energies grow with them.
         ended: whether the next step is not finite, so that the history will be no longer.
     """
-    since = exploded_since(history, entries)
-    steps = len(history["loss"])
+    steps, since = len(history["loss"]), len(history["loss"])
+    for name, values in _sizes(history).items():
+        level = EXPLODED * (entries + np.abs(history[name][:1]))
+        since = min(since, steps - _trailing(values > level))
     if since < steps and (ended or steps - since >= EXPLODED_STEPS):
         told = ", ".join(f"{n} {history[n][-1]:.3g}" for n in ("loss", *ENERGIES) if n in history)
         return Failure(
@@ -47,20 +53,19 @@ def find(history: Mapping[str, np.ndarray], entries: int, ended: bool) -> Failur
     return _narrow(history) or _wrong_sign(history, entries)
 
 
-def exploded_since(history: Mapping[str, np.ndarray], entries: int) -> int:
-    """The step from which on energies are out of proportion; the number of steps if they are not.
+def calm(history: Mapping[str, np.ndarray], entries: int) -> bool:
+    """Whether no energy is many times what it was: a state to go back to."""
+    return all(
+        np.max(values[-EXPLODED_STEPS:], initial=0)
+        <= CALM * (entries + np.median(np.abs(values[:: 1 + len(values) // LOOK_BACK])))
+        for values in _sizes(history).values()
+    )
 
-    In proportion to a thousand nats an entry, and to a thousand times what the model gave before it
-    was trained. A loss may fall as far as it likes.
-    """
-    steps = len(history["loss"])
-    sizes = {"loss": np.positive} | {n: np.abs for n in ENERGIES if n in history}
-    longest = 0
-    for name, size in sizes.items():
-        recent = size(history[name][-LOOK_BACK:])
-        level = EXPLODED * (entries + np.abs(history[name][:1]))
-        longest = max(longest, _trailing(recent > level))
-    return steps - longest
+
+def _sizes(history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What must not grow without bound: sizes of energies, and the loss, which may fall."""
+    sizes = {n: np.abs(history[n][-LOOK_BACK:]) for n in ENERGIES if n in history}
+    return {"loss": history["loss"][-LOOK_BACK:], **sizes}
 
 
 def _narrow(history: Mapping[str, np.ndarray]) -> Failure | None:

@@ -84,12 +84,15 @@ class Run:
             eqx.filter_eval_shape(_loop.validate, self.setup, rows, self.key, shapes)
         if self.saved is None:
             self.train = _loop.begin(*first)
-        else:
-            best = shapes.learned if self.saved.best else None
-            self.train, self.best = self.saved.restore((shapes, best), self.key)
-        self.good = self.step, _loop.copy(self.train.learned)
-        if self.saved is not None and self.saved.stopped:  # callback may think otherwise now
-            self._evaluate()
+            self.good = self.step, _loop.copy(self.train.learned)
+            return
+        notes = self.saved.notes
+        kept = [None if notes[name] is None else shapes.learned for name in ("best", "good")]
+        self.train, self.best, good = self.saved.restore((shapes, *kept), self.key)
+        now = self.step, _loop.copy(self.train.learned)
+        self.good = now if good is None else (notes["good"], good)
+        if notes["stopped"]:  # the callback may think otherwise now
+            self._evaluate(now[1])
         self.stopped = self.stopped or self.evaluation.ended(self.history.until(self.step))
         self.saved = None
 
@@ -158,16 +161,18 @@ class Run:
                 f"from step {failure.began} on {failure.text}. The parameters are those after "
                 f"{self._kept()} steps"
             )
-        if self.failed or _monitor.exploded_since(history, self.entries) < self.step:
+        if self.failed:
             return
-        self.good = self.step, _loop.copy(self.train.learned)
+        learned = _loop.copy(self.train.learned)
+        if _monitor.calm(history, self.entries):
+            self.good = self.step, learned
         if self.evaluation.wanted and self.step % self.evaluation.every == 0:
-            self._evaluate()
+            self._evaluate(learned)
         ended = self.step == num_steps or self.stopped is not None
-        if ended or (self.folder is not None and self.step % self.every == 0):
+        if self.folder is not None and (ended or self.step % self.every == 0):
             self._save()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, learned: _loop.Learned) -> None:
         """Held-out loss, callback and early stopping, after so many steps."""
         evaluation, last = self.evaluation, self.step - 1
         if evaluation.rows is not None:
@@ -180,14 +185,14 @@ class Run:
                 return
             self.history.write(last, {LOSS: loss[None]})
         try:
-            told = evaluation.told(self.fit(self.good[1]), self.names)
+            told = evaluation.told(lambda: self.fit(learned), self.names)
             self.history.write(last, {name: np.float32([v]) for name, v in told.items()})
         except StopIteration as reason:
             self.stopped = str(reason) or f"callback= ended the training after {self.step} steps"
         if evaluation.patience is not None:
             history = self.history.until(self.step)
             if evaluation.lowest(history)[0] == self.step:
-                self.best = self.good[1]
+                self.best = learned
             self.stopped = self.stopped or evaluation.ended(history)
 
     def _fail(self, text: str) -> None:
@@ -202,10 +207,16 @@ class Run:
         # a failure may have spoilt the objective's state: the last checkpoint, gone on from, comes
         # to the same step again
         if self.folder is not None and not self.failed:
-            history, best = self.history.until(self.step), self.best is not None
-            stopped = self.stopped is not None and not self.warned
-            state = self.train, self.best
-            _checkpoint.save(self.folder, state, history, self.step, self.identity, best, stopped)
+            step, learned = self.good
+            good = None if step == self.step else learned
+            notes = {
+                "best": None if self.best is None else self._kept(),
+                "good": None if good is None else step,
+                "stopped": self.stopped is not None and not self.warned,
+            }
+            state = self.train, self.best, good
+            history = self.history.until(self.step)
+            _checkpoint.save(self.folder, state, history, self.step, self.identity, notes)
 
     def _note(self, done: int) -> str:
         """The last slice in a few words: means over its steps."""
