@@ -131,11 +131,11 @@ class Run:
             self.stopped, self.warned = f"the data ended after {self.step} batches", True
             return 0
         start, stop = np.int32(self.step), np.int32(self.step + count)
-        self.train, metrics, reached, finite = _loop.advance(
-            (self.setup, rows, self.key, start, stop), self.train
-        )
-        self.source.fetch(num_steps - self.step - count)  # while the device computes
-        good = bool(finite)
+        with self.source.reading(num_steps - self.step - count):
+            self.train, metrics, reached, finite = _loop.advance(
+                (self.setup, rows, self.key, start, stop), self.train
+            )
+            good = bool(finite)  # waits for the device
         done = int(reached) - self.step - (not good)
         piece = {name: np.asarray(values) for name, values in metrics.items()}
         self.history.write(self.step, {name: values[:done] for name, values in piece.items()})

@@ -1,7 +1,9 @@
 """Where the batches of `fit` come from: rows in memory, or a stream."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values, check_count
+from energia._types import Values, check_count, float_dtype
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective, support_shapes
 from energia.training import _loop
@@ -110,10 +112,22 @@ class Source:
         elif self.stream is not None:
             self.stream.skip(steps)
 
-    def fetch(self, steps: int) -> None:
-        """Read ahead for so many steps, while the device computes."""
-        if self.stream is not None:
-            self.stream.fetch(min(steps, STREAM_STEPS))
+    @contextlib.contextmanager
+    def reading(self, steps: int) -> Iterator[None]:
+        """Read ahead for so many steps in a thread, while the device computes."""
+        if self.stream is None or steps == 0:
+            yield
+            return
+        stream, wide = self.stream, float_dtype() == np.float64  # a thread has a context of its own
+
+        def fetch() -> None:
+            with jax.enable_x64(wide):
+                stream.fetch(min(steps, STREAM_STEPS))
+
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        yield
+        thread.join()
 
     def take(self, steps: int) -> tuple[Any, int]:
         """Data for up to `steps` steps, and for how many there is some.
