@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from energia._types import Values
 from energia.energies._energy import Energy
-from energia.samplers._sampler import AlongPath, Kernel, Starts, registry
+from energia.samplers._sampler import AlongPath, Kernel, Sampler, Starts, registry
 
 Same = TypeVar("Same", bound="Combined")
 
@@ -175,7 +175,10 @@ def told(infos: Mapping[str, dict[str, jax.Array]]) -> dict[str, jax.Array]:
 def as_kernel(config: Any, where: str) -> Kernel:
     kernel = registry.resolve(config)
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"{where} takes Markov kernels, got {kernel!r}")
+        raise TypeError(
+            f"{where} takes Markov kernels, got {class_name(kernel)}, which is none: 'hmc', "
+            "'nuts', 'gibbs' and others are"
+        )
     if kernel.has(AlongPath):
         raise TypeError(
             f"{where} takes kernels that move one position, and {class_name(kernel)} moves "
@@ -184,5 +187,5 @@ def as_kernel(config: Any, where: str) -> Kernel:
     return kernel
 
 
-def class_name(kernel: Kernel) -> str:
+def class_name(kernel: Sampler) -> str:
     return type(kernel).__name__
