@@ -1,6 +1,7 @@
 """The verb `fit`: what it trains, what it leaves, what it returns."""
 
 import inspect
+import re
 import warnings
 from typing import Any
 
@@ -311,3 +312,26 @@ def test_multi_steps_compiles_once_keeps_ties_and_is_resumed(tmp_path, compilati
     assert_equal_fits(resumed, whole)
     one, two = resumed.energy.energies
     assert_equal(one, two.energy)
+
+
+# --- progress
+
+
+def test_the_progress_line_without_a_terminal_has_no_control_characters(capsys):
+    result = train(objective=CHAINS, validation=DATA[:64], evaluate_every=20, progress=True)
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[-1] == ""
+    assert all(line.isprintable() for line in lines)
+    words = r"^PCD  100%  40/40  .* steps/s  in .*  loss \S+  gap \S+  gradient \S+  acceptance \S+"
+    assert re.match(words + r"  validation_loss (\S+)$", lines[-2])
+    told = float(lines[-2].split()[-1])
+    assert told == pytest.approx(result.history["validation_loss"][-1], 1e-3)
+
+
+def test_the_progress_line_tells_means_of_the_last_slice(capsys):
+    result = train(progress=True, num_steps=16)
+    line = capsys.readouterr().err
+    told = dict(re.findall(r"(loss|gradient) (\S+)", line))
+    assert "gap" not in line
+    assert float(told["loss"]) == pytest.approx(np.mean(result.history["loss"]), 1e-3)
+    assert float(told["gradient"]) == pytest.approx(np.mean(result.history["gradient_norm"]), 1e-3)

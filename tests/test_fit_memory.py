@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.core import Tracer
 from short_fits import DATA, train
 
 import energia as en
@@ -38,7 +39,7 @@ def temporary_bytes(monkeypatch: Any, objective: Objective, num_steps: int) -> i
     advance, sizes = _loop.advance, []
 
     def spy(fixed, carry):
-        if not isinstance(fixed[2], jax.core.Tracer):
+        if not isinstance(fixed[2], Tracer):
             analysis = advance.lower(fixed, carry).compile().compiled.memory_analysis()
             sizes.append(analysis.temp_size_in_bytes)
         return advance(fixed, carry)
@@ -52,7 +53,9 @@ def temporary_bytes(monkeypatch: Any, objective: Objective, num_steps: int) -> i
 
 def contrastive(name: str, num_steps: int) -> Objective:
     langevin = Langevin(step_size=0.01)
-    chains = {"pcd": PCD(sampler=langevin, num_steps=num_steps, buffer_size=64)}
+    chains: dict[str, Objective] = {
+        "pcd": PCD(sampler=langevin, num_steps=num_steps, buffer_size=64)
+    }
     chains["cd"] = CD(sampler=langevin, num_steps=num_steps)
     chains["unrolled"] = Unrolled(num_steps=num_steps)
     return chains[name]
@@ -72,5 +75,5 @@ def test_the_peak_does_not_grow(name, monkeypatch):
 
 @pytest.mark.slow
 def test_the_peak_of_unrolled_chains_does(monkeypatch):
-    few, many = (temporary_bytes(monkeypatch, contrastive("unrolled", k), 1) for k in (2, 40))
+    few, many = (temporary_bytes(monkeypatch, Unrolled(num_steps=k), 1) for k in (2, 40))
     assert many > 4 * few

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.core import Tracer
 from short_fits import CHAINS, DATA, LINE, ROWS, assert_equal_fits, drawn, train
 from toy_objectives import Probe, ToyNCE
 
@@ -90,7 +91,7 @@ def test_batches_are_read_while_the_device_computes(monkeypatch):
     advance, running, read = _loop.advance, threading.Event(), threading.Event()
 
     def spy(fixed, carry):
-        if isinstance(fixed[2], jax.core.Tracer):  # fit traces the step before it runs it
+        if isinstance(fixed[2], Tracer):  # fit traces the step before it runs it
             return advance(fixed, carry)
         running.set()
         assert read.wait(timeout=60)  # in vain, unless another thread reads

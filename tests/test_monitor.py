@@ -168,7 +168,7 @@ def test_training_that_drives_data_and_samples_apart():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["langevin", "short runs", "rbm", "cd"])
 def test_digits_are_learned_without_a_warning(name, key):
-    digits = load_digits().data / 16.0
+    digits = np.asarray(load_digits(return_X_y=True)[0]) / 16.0
     network = en.MLPEnergy(64, width=64, depth=2, key=key).constrain(x=en.Interval(0, 1, 64))
     langevin = Langevin(step_size=0.05)
     model, data, objective = {

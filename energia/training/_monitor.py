@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 ENERGIES = ("positives", "negatives")
-LOOK_BACK = 8192
+LOOK_BACK = 4096
 EXPLODED = 1000.0
 CALM = 10.0
 EXPLODED_STEPS = 8
@@ -39,7 +39,7 @@ def find(history: Mapping[str, np.ndarray], entries: int, ended: bool) -> Failur
     """
     steps, since = len(history["loss"]), len(history["loss"])
     for name, values in _sizes(history).items():
-        level = EXPLODED * (entries + np.abs(history[name][:1]))
+        level = EXPLODED * (entries + np.abs(history[name][:1], dtype=float))
         since = min(since, steps - _trailing(values > level))
     if since < steps and (ended or steps - since >= EXPLODED_STEPS):
         told = ", ".join(f"{n} {history[n][-1]:.3g}" for n in ("loss", *ENERGIES) if n in history)
@@ -56,16 +56,15 @@ def find(history: Mapping[str, np.ndarray], entries: int, ended: bool) -> Failur
 def calm(history: Mapping[str, np.ndarray], entries: int) -> bool:
     """Whether no energy is many times what it was: a state to go back to."""
     return all(
-        np.max(values[-EXPLODED_STEPS:], initial=0)
-        <= CALM * (entries + np.median(np.abs(values[:: 1 + len(values) // LOOK_BACK])))
+        np.max(values[-EXPLODED_STEPS:], initial=0) <= CALM * (entries + np.median(np.abs(values)))
         for values in _sizes(history).values()
     )
 
 
 def _sizes(history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What must not grow without bound: sizes of energies, and the loss, which may fall."""
-    sizes = {n: np.abs(history[n][-LOOK_BACK:]) for n in ENERGIES if n in history}
-    return {"loss": history["loss"][-LOOK_BACK:], **sizes}
+    sizes = {n: np.abs(history[n][-LOOK_BACK:], dtype=float) for n in ENERGIES if n in history}
+    return {"loss": history["loss"][-LOOK_BACK:].astype(float), **sizes}
 
 
 def _narrow(history: Mapping[str, np.ndarray]) -> Failure | None:
@@ -85,7 +84,7 @@ def _narrow(history: Mapping[str, np.ndarray]) -> Failure | None:
 def _wrong_sign(history: Mapping[str, np.ndarray], entries: int) -> Failure | None:
     if not all(name in history for name in ENERGIES):
         return None
-    positives, negatives = (history[name][-WRONG_SIGN_STEPS:] for name in ENERGIES)
+    positives, negatives = (history[n][-WRONG_SIGN_STEPS:].astype(float) for n in ENERGIES)
     gap = positives - negatives
     if len(gap) < WRONG_SIGN_STEPS or np.mean(gap > 0) < 0.95:
         return None

@@ -107,9 +107,10 @@ class Run:
                 done = self._slice(min(size, cut - self.step), num_steps)
                 seconds = max(time.perf_counter() - began, 1e-6)
                 size = max(int(done * SLICE_SECONDS / seconds), 1)
-                bar(done, self._note(done))
-                if self.step == cut or self.stopped is not None:
+                reached = self.step
+                if reached == cut or self.stopped is not None:
                     self._between(num_steps)
+                bar(done, self._note(reached - done, reached) if done else "")
 
     def _cut(self, num_steps: int) -> int:
         """The next step at which training pauses."""
@@ -152,7 +153,8 @@ class Run:
 
     def _between(self, num_steps: int) -> None:
         """What is done at a cut."""
-        history = self.history.until(self.step)
+        told = self.history.until(self.step)
+        history = {name: told[name] for name in self.names if name in told}
         failure = _monitor.find(history, self.entries, self.failed)
         if failure is not None:
             if failure.roll_back:
@@ -186,7 +188,7 @@ class Run:
             self.history.write(last, {LOSS: loss[None]})
         try:
             told = evaluation.told(lambda: self.fit(learned), self.names)
-            self.history.write(last, {name: np.float32([v]) for name, v in told.items()})
+            self.history.write(last, {n: np.asarray([v], np.float32) for n, v in told.items()})
         except StopIteration as reason:
             self.stopped = str(reason) or f"callback= ended the training after {self.step} steps"
         if evaluation.patience is not None:
@@ -218,11 +220,13 @@ class Run:
             history = self.history.until(self.step)
             _checkpoint.save(self.folder, state, history, self.step, self.identity, notes)
 
-    def _note(self, done: int) -> str:
-        """The last slice in a few words: means over its steps."""
-        history = self.history.until(self.step)
+    def _note(self, start: int, stop: int) -> str:
+        """Some steps in a few words: means of what they told."""
+        history = self.history.until(stop)
         told = {"loss": "loss", "gradient_norm": "gradient", "acceptance_rate": "acceptance"}
-        recent = {n: float(np.mean(v[self.step - done :])) for n, v in history.items() if done}
+        recent = {
+            name: float(np.mean(values[start:], dtype=float)) for name, values in history.items()
+        }
         words = [f"{word} {recent[name]:.4g}" for name, word in told.items() if name in recent]
         if all(name in recent for name in _monitor.ENERGIES):
             words.insert(1, f"gap {recent['positives'] - recent['negatives']:.4g}")
