@@ -47,7 +47,11 @@ def test_the_validation_loss_is_that_of_the_objective():
         assert result.history[LOSS][step] == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", [None, CHAINS, ToyNCE()], ids=["dsm", "pcd", "learned"])
+@pytest.mark.parametrize(
+    "objective",
+    [None, pytest.param(CHAINS, marks=pytest.mark.slow), ToyNCE()],
+    ids=["dsm", "pcd", "learned"],
+)
 def test_to_look_changes_nothing(objective):
     looked = train(
         objective=objective,
@@ -63,6 +67,7 @@ def test_to_look_changes_nothing(objective):
     assert np.isfinite(looked.history[LOSS][6::7]).all()
 
 
+@pytest.mark.slow
 def test_held_out_data_are_augmented_as_the_data_are():
     def augment(datum, key):
         return {"x": datum["bytes"] / 100.0}
@@ -184,8 +189,9 @@ def test_early_stopping_is_resumed_bit_for_bit(cut, tmp_path):
     assert_equal_fits(patient, climb(**{**settings, "patience": 5}))
 
 
-def test_a_checkpoint_without_early_stopping_is_refused(tmp_path):
-    settings = {"validation": HELD_OUT, "evaluate_every": 10, "checkpoint": tmp_path}
+@pytest.mark.parametrize("look", [{"validation": HELD_OUT}, {"callback": lambda fit: {LOSS: 1.0}}])
+def test_a_checkpoint_without_early_stopping_is_refused(look, tmp_path):
+    settings = {**look, "evaluate_every": 10, "checkpoint": tmp_path}
     train(num_steps=10, **settings)
     with pytest.raises(ValueError, match="written with another early stopping"):
         train(patience=2, **settings)
@@ -207,6 +213,16 @@ def test_a_validation_loss_that_is_not_finite_stops():
             evaluate_every=4,
         )
     assert float(result.energy.theta) == 12
+
+
+def test_a_loss_of_the_callback_that_is_not_finite_stops():
+    with pytest.warns(en.TrainingWarning, match="validation_loss was not finite after 12 steps"):
+        result = climb(
+            callback=lambda fit: {LOSS: np.nan if fit.num_steps > 10 else -fit.num_steps},
+            evaluate_every=4,
+            patience=5,
+        )
+    assert float(result.energy.theta) == 8
 
 
 # --- tables

@@ -24,7 +24,11 @@ def in_file(folder: Path, rows: np.ndarray, name: str = "rows.npy") -> Any:
     return np.load(folder / name, mmap_mode="r")
 
 
-@pytest.mark.parametrize("objective", [None, CHAINS, ToyNCE()], ids=["dsm", "pcd", "learned"])
+@pytest.mark.parametrize(
+    "objective",
+    [None, CHAINS, pytest.param(ToyNCE(), marks=pytest.mark.slow)],
+    ids=["dsm", "pcd", "learned"],
+)
 def test_a_file_gives_what_memory_gives(objective, tmp_path):
     settings = {"objective": objective, "num_steps": 53}  # epochs of 8 steps
     assert_equal_fits(train(data=in_file(tmp_path, DATA), **settings), train(**settings))
@@ -39,6 +43,7 @@ def test_a_run_on_a_file_is_resumed_bit_for_bit(tmp_path):
         train(data=in_file(tmp_path, changed, "other.npy"), checkpoint=tmp_path, num_steps=60)
 
 
+@pytest.mark.slow
 def test_files_and_arrays_of_other_kinds_stand_side_by_side(tmp_path):
     def augment(datum, key):
         return {"x": datum["bytes"] / 100.0 + datum["offset"]}
@@ -109,6 +114,7 @@ def test_batches_are_read_while_the_device_computes(monkeypatch):
     np.testing.assert_array_equal(rows[:, 0], np.arange(17))
 
 
+@pytest.mark.slow
 def test_what_another_thread_reads_has_the_precision_of_the_run():
     with jax.enable_x64(True):
         line = en.Gaussian(np.zeros(1))

@@ -135,6 +135,7 @@ def test_a_run_that_explodes_does_so_again(every, tmp_path):
     assert 256 <= first.num_steps <= 300
 
 
+@pytest.mark.slow
 def test_steps_of_the_sampler_that_are_far_too_large():
     result = forced(
         "energies explode|not finite", NETWORK, objective=chains(sampler=Langevin(step_size=3.0))
@@ -152,6 +153,7 @@ def test_chains_without_noise_collapse():
     assert result.history["spread"][began - 1] > 0.05
 
 
+@pytest.mark.slow
 def test_training_that_drives_data_and_samples_apart():
     ascent = optax.sgd(-2e-3)
     exact = chains(sampler=Langevin(step_size=0.3), num_steps=10, reinit_prob=0.0)
@@ -183,6 +185,7 @@ def test_digits_are_learned_without_a_warning(name, key):
     assert (result.num_steps, result.stopped) == (1500, None)
 
 
+@pytest.mark.slow
 def test_data_of_another_scale_are_learned_without_a_warning():
     rows = 3000.0 + 300.0 * DATA
     exact = PCD(sampler=Langevin(step_size=0.1), num_steps=3, buffer_size=128)
@@ -192,6 +195,7 @@ def test_data_of_another_scale_are_learned_without_a_warning():
     assert np.median(result.history["positives"][:5]) > 1e6
 
 
+@pytest.mark.slow
 def test_an_explosion_is_found_wherever_slices_are_cut(monkeypatch):
     from energia.training import _run
 
@@ -201,3 +205,27 @@ def test_an_explosion_is_found_wherever_slices_are_cut(monkeypatch):
     result = forced("energies explode", NETWORK, **settings)
     assert_equal_fits(result, expected)
     assert result.stopped == expected.stopped
+
+
+# --- the spread of samples
+
+
+def test_the_spread_is_that_of_samples_over_that_of_data(key):
+    # one Langevin step without noise on the Gaussian of unit variance shrinks towards its mean
+    still = Langevin(step_size=0.75, noise_scale=0.0)
+    batch = {"x": jnp.asarray(DATA)}
+    told = CD(sampler=still, num_steps=2).loss(CENTRE, None, batch, None, key)[2]
+    assert float(told["spread"]) == pytest.approx(0.25**2, rel=1e-4)
+    alike = {"x": jnp.ones((8, 2))}
+    assert float(CD(sampler=still).loss(CENTRE, None, alike, None, key)[2]["spread"]) == 1
+
+
+def test_the_spread_leaves_out_what_is_given(key):
+    @en.energy(x=en.Real((2,)), y=en.Real())
+    def labelled(x, y):
+        return 0.5 * jnp.sum(x**2) + 0 * y
+
+    batch = {"x": jnp.asarray(DATA), "y": 1e3 * jnp.arange(256.0)}
+    still = Langevin(step_size=0.75, noise_scale=0.0)
+    told = CD(sampler=still, given="y").loss(labelled, None, batch, None, key)[2]
+    assert float(told["spread"]) == pytest.approx(0.25, rel=1e-4)

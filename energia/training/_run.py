@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from energia._types import float_dtype
 from energia.energies._energy import Energy
 from energia.sampling._progress import Progress
 from energia.training import _checkpoint, _loop, _monitor
@@ -176,26 +177,30 @@ class Run:
 
     def _evaluate(self, learned: _loop.Learned) -> None:
         """Held-out loss, callback and early stopping, after so many steps."""
-        evaluation, last = self.evaluation, self.step - 1
+        evaluation, told = self.evaluation, {}
         if evaluation.rows is not None:
-            loss = np.asarray(_loop.validate(self.setup, evaluation.rows, self.key, self.train))
-            if not np.isfinite(loss):
-                self._fail(
-                    f"{LOSS} was not finite after {self.step} steps, the training itself was; the "
-                    f"parameters are those after {self._kept()} steps. Look at the held-out data"
-                )
-                return
-            self.history.write(last, {LOSS: loss[None]})
+            loss = _loop.validate(self.setup, evaluation.rows, self.key, self.train)
+            told = self._tell({LOSS: float(loss)})
         try:
-            told = evaluation.told(lambda: self.fit(learned), self.names)
-            self.history.write(last, {n: np.asarray([v], np.float32) for n, v in told.items()})
+            told |= self._tell(evaluation.told(lambda: self.fit(learned), self.names))
         except StopIteration as reason:
             self.stopped = str(reason) or f"callback= ended the training after {self.step} steps"
-        if evaluation.patience is not None:
+        if not np.isfinite(told.get(LOSS, 0.0)):
+            self._fail(
+                f"{LOSS} was not finite after {self.step} steps, the training itself was; the "
+                f"parameters are those after {self._kept()} steps. Look at the held-out data"
+            )
+        elif evaluation.patience is not None:
             history = self.history.until(self.step)
             if evaluation.lowest(history)[0] == self.step:
                 self.best = learned
             self.stopped = self.stopped or evaluation.ended(history)
+
+    def _tell(self, told: dict[str, float]) -> dict[str, float]:
+        """Write what was evaluated after the last step."""
+        last = {name: np.asarray([value], float_dtype()) for name, value in told.items()}
+        self.history.write(self.step - 1, last)
+        return told
 
     def _fail(self, text: str) -> None:
         self.stopped, self.failed, self.warned = text, True, True
@@ -278,5 +283,5 @@ def identity_of(
         "key": [str(jax.random.key_impl(key)), *jax.random.key_data(key).tolist()],
         "batch_size": setup.batch_size,
         "ema_decay": float(setup.ema_decay),
-        "early stopping": fingerprint(evaluation.patience and evaluation.rows),
+        "early stopping": fingerprint(evaluation.patience and (evaluation.rows,)),
     }
