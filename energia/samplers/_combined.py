@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from energia._types import Values
 from energia.energies._energy import Energy
-from energia.samplers._sampler import AlongPath, Kernel, Sampler, Starts, registry
+from energia.samplers._sampler import AlongPath, Kernel, Starts, registry
 
 Same = TypeVar("Same", bound="Combined")
 
@@ -176,8 +176,8 @@ def as_kernel(config: Any, where: str) -> Kernel:
     kernel = registry.resolve(config)
     if not isinstance(kernel, Kernel):
         raise TypeError(
-            f"{where} takes Markov kernels, got {class_name(kernel)}, which is none: 'hmc', "
-            "'nuts', 'gibbs' and others are"
+            f"{where} takes Markov kernels, such as 'hmc' or 'gibbs', and {type(kernel).__name__} "
+            "is none"
         )
     if kernel.has(AlongPath):
         raise TypeError(
@@ -187,5 +187,5 @@ def as_kernel(config: Any, where: str) -> Kernel:
     return kernel
 
 
-def class_name(kernel: Sampler) -> str:
+def class_name(kernel: Kernel) -> str:
     return type(kernel).__name__
