@@ -53,8 +53,9 @@ def fit(
             (`np.load(file, mmap_mode="r")`) are read batch by batch, and may be larger than memory:
             the batches are those of the same array in memory, and what the objective begins with
             (moments for fresh chains, a fitted noise) is taken from at most 256 MB of rows at equal
-            distances. Batches are read ahead while the device computes; where reading one raises,
-            the steps before it are done, and a checkpoint is written.
+            distances. Batches are read ahead in a thread while the device computes, and checked as
+            they are read; where that raises, the steps before are done, and a checkpoint is
+            written.
         objective: a registered name (`en.objectives.names()`) or a configured objective.
         key: a typed JAX key.
         num_steps: optimiser steps, at least 1.
@@ -91,8 +92,8 @@ def fit(
 
         - the loss, a gradient or a parameter is not finite;
         - energies explode: loss, or energies of data or samples, above a thousand nats an entry of
-          a datum, and a thousand times what the untrained model gave, for 8 steps: back comes what
-          was there before, at the latest 256 steps ago;
+          a datum, and a thousand times what the untrained model gave, for 8 steps: back comes the
+          last state, of those after every 256 steps, whose energies had not begun to grow so;
         - samples collapse: their spread is below a twentieth of the data's for 512 steps;
         - the energy of data exceeds that of samples for 1024 steps, by more and more.
 
