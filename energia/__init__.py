@@ -16,6 +16,7 @@ from energia import evaluate, interop, objectives, paths, plot, samplers, testin
 from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
+    DBM,
     LKJ,
     RBM,
     AsymmetricLaplace,
@@ -34,10 +35,12 @@ from energia.energies import (
     Gamma,
     Gaussian,
     GaussianMixture,
+    GaussianRBM,
     Geometric,
     Gumbel,
     HalfCauchy,
     HalfNormal,
+    Hopfield,
     InverseGamma,
     Ising,
     Laplace,
@@ -85,6 +88,7 @@ from energia.supports import (
 from energia.training import Fit, TrainingWarning, fit
 
 __all__ = [
+    "DBM",
     "LKJ",
     "RBM",
     "AsymmetricLaplace",
@@ -110,10 +114,12 @@ __all__ = [
     "Gamma",
     "Gaussian",
     "GaussianMixture",
+    "GaussianRBM",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
+    "Hopfield",
     "Interval",
     "InverseGamma",
     "Ising",

@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -98,6 +98,10 @@ class Energy(eqx.Module):
         """
         return enumerated(self, name, values)
 
+    def _multilinear(self, names: Collection[str]) -> bool:
+        """Hook: whether it is linear in each entry of these variables, and takes their means."""
+        return not set(names) & set(self.variables)
+
     def _exact(self, values: Mapping[str, Any]) -> Exact | None:
         """Hook: independent draws of the variables that have no value here, and their normaliser.
 
@@ -158,11 +162,9 @@ class Energy(eqx.Module):
         for name, value in values.items():
             support = supports[name]
             known_discrete = support is not None and support.discrete
-            if known_discrete or not (
-                alone or support is not None or jnp.issubdtype(value.dtype, jnp.floating)
-            ):
-                continue
-            moving[name] = as_float(value)
+            real = alone or support is not None or jnp.issubdtype(value.dtype, jnp.floating)
+            if real and not known_discrete:
+                moving[name] = as_float(value)
         if not moving:
             raise TypeError(
                 f"{self._name} has no score here: none of {list(values)} is continuous "
@@ -371,8 +373,8 @@ class Energy(eqx.Module):
     def __str__(self) -> str:
         known = [f"{n}: {s}" for n, s in self.supports.items() if s is not None]
         count = count_parameters(self)
-        details = [", ".join(known)] if known else []
-        return f"{self._formula()}  [{'; '.join([*details, f'{count} parameters'])}]"
+        details = ", ".join(known) + "; " * bool(known)
+        return f"{self._formula()}  [{details}{count} parameters]"
 
     def __repr__(self) -> str:
         return str(self)
