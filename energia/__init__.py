@@ -85,7 +85,7 @@ from energia.supports import (
     Spin,
     Support,
 )
-from energia.training import Fit, TrainingWarning, fit
+from energia.training import Fit, TrainingWarning, fit, pretrain
 
 __all__ = [
     "DBM",
@@ -166,6 +166,7 @@ __all__ = [
     "objectives",
     "paths",
     "plot",
+    "pretrain",
     "sample",
     "samplers",
     "testing",
