@@ -27,7 +27,8 @@ class RBM(Layered):
     With `data` the machine begins where its visible units have the means of the data, and in
     centred coordinates: $v - \mu$ and $h - \lambda$ stand in the place of v and h, about the means
     $\mu$ of the data and $\lambda$ of a machine without weights. What it can learn is the same, the
-    path there is shorter; see `with_offsets`.
+    path there is shorter. Its biases are those about these offsets: `with_offsets(v=0, h=0)` gives
+    the form above.
 
     Args:
         num_visible: a number of binary units, at least 1, or the support of the visible units:
