@@ -7,14 +7,17 @@ For f = x², entry by entry, b² = (Ê f - E f)² / Var f along a chain. Told is
 the sampling phase it takes until the median over chains of b² stays below 0.01: b² of the worst
 entry, and its mean over the entries. A number of draws becomes one of gradients by the mean number
 of gradients a draw. Published: github.com/reubenharry/sampler-benchmarks, NUTS of BlackJAX with a
-diagonal metric, its results of March 2026.
+diagonal metric and an acceptance rate of 0.8, its results of March 2026. Of energia's rates the
+default, 0.95, buys fewer divergences with gradients; 0.8 is what compares.
 
 Brownian motion is inference-gym's BrownianMotionUnknownScalesMissingMiddleObservations; as it tells
 no E x⁴, moments are those of a longer run of ours, with another key.
 """
 
 import argparse
+import itertools
 import warnings
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
@@ -95,12 +98,18 @@ def main():
     parser.add_argument("--targets", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
     parser.add_argument("--chains", type=int, default=64)
     parser.add_argument("--metric", default="auto")
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=[0.95, 0.8], help="target acceptance rates"
+    )
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", en.ConvergenceWarning)
-    print(f"{'target':<18}{'b²':<8}{'gradients':>11}{'published':>11}{'ratio':>7}")
-    for target in arguments.targets:
+    packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "blackjax"))
+    print(f"{packages}; {arguments.chains} chains, metric {arguments.metric!r}")
+    print(f"{'target':<18}{'rate':<6}{'b²':<8}{'gradients':>11}{'published':>11}{'ratio':>7}")
+    for target, rate in itertools.product(arguments.targets, arguments.rates):
         energy, (mean, variance) = globals()[target]()
-        kernel, count = en.samplers.NUTS(metric=arguments.metric), DRAWS[target]
+        kernel = en.samplers.NUTS(metric=arguments.metric, target_acceptance_rate=rate)
+        count = DRAWS[target]
         draws = en.sample(
             energy,
             kernel,
@@ -119,7 +128,7 @@ def main():
             reached = crossing(seen)
             text = f"{'never':>11}" if reached is None else f"{reached * a_draw:>11,.0f}"
             ratio = "" if reached is None else f"{reached * a_draw / published:>7.2f}"
-            print(f"{target:<18}{name:<8}{text}{published:>11,}{ratio}", flush=True)
+            print(f"{target:<18}{rate:<6}{name:<8}{text}{published:>11,}{ratio}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ swap rates, the round trips beside those that the swaps promise, and the verdict
 Monte Carlo the estimate of log Z with its error; evaluations of gradients, and seconds with and
 without compiling.
 
+With `--plot`: barrier and swap rates along the ladders, and the error of log Z against seconds of
+annealed importance sampling, sequential Monte Carlo and stepping stones of parallel tempering, from
+the fixed, wide Gaussian, over five seeds and three budgets.
+
 `wide` is the same ladder from a fixed, wide Gaussian in place of the fitted reference: where modes
 differ in width, the narrow one has no weight at the hot levels, swaps look healthy all the same,
 and only the effective sample size of the mode tells.
@@ -30,7 +34,7 @@ import energia as en
 from energia.diagnostics import mean_ess
 
 CHAINS, WARMUP, DRAWS = 4, 1000, 3000
-WIDTH = 16.0  # of the box of the many wells' reference
+BUDGETS, SEEDS = (100, 300, 1000), 5  # of log Z
 
 
 class Target(NamedTuple):
@@ -140,18 +144,55 @@ def report(name: str, target: Target, side: str, draws: en.Draws, first: float, 
     return verdict.tempering
 
 
-def plot(found: dict[str, Any], path: str) -> None:
-    """Barrier along the ladder and swap rates of each pair, of every tempered run."""
-    import matplotlib.pyplot as plt
+def errors(target: Target) -> dict[str, np.ndarray]:
+    """By method, for each budget the median seconds and the root mean square error of log Z."""
+    ladder = en.samplers.ParallelTempering("hmc", num_replicas=target.replicas)
+    found = {}
+    for method, kernel in {"ais": "hmc", "smc": "hmc", "tempering": ladder}.items():
+        rows = []
+        for steps in BUDGETS:
+            runs = []
+            for seed in range(-1, SEEDS):  # the first one compiles
+                begin = time.perf_counter()
+                result = en.evaluate.log_partition(
+                    target.energy,
+                    method,
+                    key=jax.random.key(seed % 2**31),
+                    reference=target.reference,
+                    kernel=kernel,
+                    num_steps=steps,
+                )
+                seconds = time.perf_counter() - begin
+                if seed >= 0:
+                    runs.append((seconds, (result.value - target.log_partition) ** 2))
+            seconds, squares = np.array(runs).T
+            rows.append((np.median(seconds), math.sqrt(squares.mean())))
+            print(f"    log Z by {method}, {steps} steps: {rows[-1][1]:.3f} in {rows[-1][0]:.2f} s")
+        found[method] = np.array(rows)
+    return found
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+
+def plot(found: dict[str, Any], accuracy: dict[str, Any], path: str) -> None:
+    """Barrier along the ladder, swap rates of each pair, and the error of log Z."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
+
+    figure, (left, right, last) = plt.subplots(1, 3, figsize=(17, 4.5), layout="constrained")
     for label, told in found.items():
         barrier = np.concatenate([[0.0], np.cumsum(1 - told.swap_rates)])
         left.plot(told.levels, barrier, marker=".", label=label)
         right.plot(np.arange(len(told.swap_rates)), told.swap_rates, marker=".", label=label)
     left.set(xlabel="inverse temperature", ylabel="barrier up to there", title="Barrier")
     right.set(xlabel="pair", ylabel="swap acceptance rate", ylim=(0, 1), title="Swaps")
-    right.legend(fontsize="small")
+    right.legend(fontsize="small", loc="lower left")
+    markers = dict(zip(("ais", "smc", "tempering"), "osD", strict=True))
+    for number, (name, methods) in enumerate(accuracy.items()):
+        for method, rows in methods.items():
+            last.loglog(*rows.T, f"-{markers[method]}C{number}", label=f"{name}, {method}")
+    last.set(xlabel="seconds", ylabel="root mean square error of log Z", title="log Z")
+    last.xaxis.set_minor_formatter(NullFormatter())
+    last.yaxis.set_minor_formatter(NullFormatter())
+    last.legend(fontsize="x-small")
     figure.savefig(path, dpi=150)
 
 
@@ -161,11 +202,13 @@ def main() -> None:
     parser.add_argument("--plot", metavar="FILE", help="save barrier and swap rates as an image")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", en.ConvergenceWarning)
+    warnings.simplefilter("ignore", en.evaluate.EvaluationWarning)
     print(
         f"{'target':12} {'sampler':12} {'weight (exact)':>24} {'ESS mode':>8} {'min ESS':>8} "
         f"{'first s':>8} {'warm s':>7}"
     )
     found: dict[str, Any] = {}
+    accuracy: dict[str, Any] = {}
     for name in arguments.targets:
         target = TARGETS[name]()
         tempered = en.samplers.ParallelTempering
@@ -180,8 +223,10 @@ def main() -> None:
             told = report(name, target, side, draws, first, second)
             if told is not None:
                 found[f"{name}, {side}"] = told
+        if arguments.plot:
+            accuracy[name] = errors(target)
     if arguments.plot:
-        plot(found, arguments.plot)
+        plot(found, accuracy, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_settings_that_cannot_be(settings, error, texts, compilations):
         (
             {"model": Bits(jnp.ones(3)), "data": np.ones((20, 3))},
             TypeError,
-            ["'x' is discrete", "binary (3,)", "given='x'"],
+            ["'x' is discrete", "binary (3,)", "'pcd'"],
         ),
         ({"objective": DSM(sigma=[0.1, 1.0])}, ValueError, ["2 noise levels", "'sigma'"]),
         (

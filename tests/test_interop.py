@@ -76,6 +76,12 @@ def test_the_energy_is_numpyros_log_density_and_keeps_the_laws(name):
         energy = energy.constrain(count=en.Categorical(100))
     again = en.interop.to_numpyro(energy)
     np.testing.assert_allclose(log_density(again, (), {}, values)[0], -energy.at(values), rtol=1e-6)
+    back = en.interop.from_numpyro(again)
+    np.testing.assert_allclose(back.at(values), energy.at(values), rtol=1e-6)
+    for variable, support in energy.supports.items():
+        assert support is not None
+        if not support.discrete and not support.functional:
+            assert back.supports[variable] == support
 
 
 def test_supports():

@@ -166,15 +166,15 @@ def test_a_kernel_that_drifts_is_seen(key):
     assert not agrees(result, 0.0, errors=10)
 
 
-@pytest.mark.parametrize("method", ["ais", "smc", "raise", "bracket"])
+@pytest.mark.parametrize("method", ["ais", "smc", "raise", "bracket", "tempering"])
 def test_boltzmann_machine(method, key):
     rbm = rbm_of(1)
     result = log_partition(rbm, method, key=key, num_steps=300)
     assert result.stderr < 0.2
     assert agrees(result, enumerated(rbm)), result
     assert holds(result, enumerated(rbm))
-    if method != "bracket":
-        assert np.isinf(result.lower if method == "raise" else result.upper)
+    assert np.isinf(result.lower) == (method in ("raise", "tempering"))
+    assert np.isinf(result.upper) == (method in ("ais", "smc", "tempering"))
 
 
 @quiet
@@ -241,6 +241,73 @@ def test_a_path_of_ones_own(key):
     given = log_partition(path, "ais", key=key, levels=np.geomspace(100, 0.5, 300), kernel=kernel)
     assert agrees(given, value), given
     assert given.num_steps == 299
+
+
+# --- parallel tempering
+
+TEMPERED = en.samplers.ParallelTempering(
+    en.samplers.HMC(step_size=0.6, inverse_mass_matrix=jnp.ones(2), num_integration_steps=4),
+    num_replicas=5,
+)
+
+
+@pytest.fixture(scope="module")
+def tempered() -> en.Draws:
+    """Of a law whose log Z is log 2, along a path from one whose log Z is 0."""
+    target = 2.0 * en.Gaussian(jnp.ones(2))  # exp(-2 E) = N(x; 1, 1/2) / (4 pi)
+    sampler = TEMPERED.replace(reference=en.Gaussian(jnp.zeros(2), scale=2.0))
+    return en.sample(target, sampler, key=jax.random.key(0), num_warmup=200, num_samples=500)
+
+
+def test_draws_of_parallel_tempering_tell_log_partition(tempered, tmp_path):
+    value = -math.log(4 * math.pi)
+    result = log_partition(tempered.energy, "tempering", draws=tempered)
+    assert result.stderr < 0.05
+    assert agrees(result, value), result
+    assert result.ok
+    assert result.levels is not None
+    assert len(result.levels) == 5
+    longer = log_partition(tempered.energy, "tempering", draws=tempered.extend(1500))
+    assert longer.stderr == pytest.approx(result.stderr / 2, rel=0.35)
+    tempered.save(tmp_path / "draws")
+    loaded = en.Draws.load(tmp_path / "draws", energy=tempered.energy, sampler=tempered.sampler)
+    assert log_partition(tempered.energy, "tempering", draws=loaded).value == result.value
+    with pytest.raises(ValueError, match=r"Draws.load\(path, energy=E\)"):
+        log_partition(tempered.energy, "tempering", draws=en.Draws.load(tmp_path / "draws"))
+
+
+def test_tempering_refuses(tempered, key):
+    target = tempered.energy
+    with pytest.raises(ValueError, match="needs draws= of ParallelTempering, got"):
+        log_partition(target, "tempering", draws=np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="levels= is not for 'tempering'"):
+        log_partition(target, "tempering", key=key, levels=[0.0, 0.5, 1.0])
+    path = en.paths.tempering(en.Ring(), [2.0, 1.0])
+    with pytest.raises(ValueError, match="nobody knows log Z where the path begins"):
+        log_partition(path, "tempering", key=key, num_steps=10, num_chains=8, kernel=TEMPERED)
+
+
+@quiet
+@pytest.mark.slow
+def test_errors_of_tempering_are_of_the_right_size():
+    """Though draws are correlated along chains, and neighbours share them."""
+    target = en.GaussianMixture([[-4.0, 0.0], [4.0, 0.0]], scales=[1.0, 0.6], weights=[0.75, 0.25])
+    reference = en.Gaussian(jnp.zeros(2), scale=4.0)
+    results = [
+        log_partition(
+            target,
+            "tempering",
+            key=jax.random.key(seed),
+            reference=reference,
+            kernel=TEMPERED,
+            num_steps=400,
+            num_chains=32,
+        )
+        for seed in range(40)
+    ]
+    scores = np.array([result.value / result.stderr for result in results])
+    assert 0.7 < np.sqrt(np.mean(scores**2)) < 1.35
+    assert np.mean([result.ok for result in results]) > 0.8
 
 
 # --- errors that are told
@@ -346,13 +413,12 @@ def test_other_numbers_compile_nothing(compilations: Counter):
 @pytest.mark.parametrize("seed", range(3))
 def test_funnel(seed):
     """Chains do not reach the neck or the mouth: no side alone is right, and the bracket holds."""
-    result = log_partition(
-        en.Funnel(10),
-        "bracket",
-        key=jax.random.key(seed),
-        reference=en.Gaussian(jnp.zeros(10), scale=3.0),
-    )
+    options: dict[str, Any] = {"reference": en.Gaussian(jnp.zeros(10), scale=3.0)}
+    options["key"] = jax.random.key(seed)
+    result = log_partition(en.Funnel(10), "bracket", **options)
     assert holds(result, 0.0), result
+    told = log_partition(en.Funnel(10), "tempering", **options)
+    assert agrees(told, 0.0) or not told.ok, told
 
 
 @pytest.mark.slow

@@ -53,6 +53,11 @@ def infinite(x):
     return jnp.sum(x) + jnp.inf
 
 
+@en.energy
+def up_to_three(x, y):
+    return jnp.where(y <= 3, 0.5 * x**2, jnp.inf)
+
+
 @en.energy(x=en.Real())
 def infinite_slope(x):
     return jnp.sqrt(jnp.abs(x - x))
@@ -161,6 +166,10 @@ def test_value_error(
             r"HMC\(inverse_mass_matrix=...\) must have shape \(2,\) or \(2, 2\), .* got \(3,\)",
         ),
         ({"energy": infinite, "init": [0.0, 0.0]}, r"E = inf at x=\[0. 0.\]"),
+        (
+            {"energy": en.Gaussian(0.0) + en.total(up_to_three, y=[1.0, 5.0, 2.0, 4.0])},
+            r"Not finite: Σ.*That is 2 of its 4 rows; the first is row 1: y=5.0\. .*Give init=",
+        ),
         ({"energy": infinite_slope}, r"or its gradient is not finite .* E = 0 at x="),
     ],
 )

@@ -1,7 +1,8 @@
 """Diagnostics of draws, computed by ArviZ."""
 
-from energia.diagnostics._arviz import loo, mean_ess, summary_table, to_arviz
+from energia.diagnostics._arviz import loo, mean_ess, rhat, summary_table, to_arviz
 from energia.diagnostics._diagnose import (
+    MAX_RHAT,
     ConvergenceWarning,
     Diagnosis,
     Kind,
@@ -11,6 +12,7 @@ from energia.diagnostics._diagnose import (
 )
 
 __all__ = [
+    "MAX_RHAT",
     "ConvergenceWarning",
     "Diagnosis",
     "Kind",
@@ -19,6 +21,7 @@ __all__ = [
     "mean_ess",
     "preload",
     "quick_check",
+    "rhat",
     "summary_table",
     "to_arviz",
 ]

@@ -34,19 +34,21 @@ def check_known(energy: "Energy", names: Mapping[str, Any], what: str) -> None:
     """Raise unless the names are variables, and at least one."""
     if not names:
         raise ValueError(f"{what}() needs at least one variable of {energy.variables}")
-    if unknown := [name for name in names if name not in energy.variables]:
+    variables = energy.variables
+    if unknown := [name for name in names if name not in variables]:
         raise ValueError(
-            f"{what}() got {unknown}; the variables of {energy._formula()} are {energy.variables}"
+            f"{what}() got {unknown}; the variables of {energy._formula()} are {variables}"
         )
 
 
 def check_supports(energy: "Energy", supports: Mapping[str, Support]) -> None:
     """Raise unless the names are variables and what they are given are supports."""
+    variables = energy.variables
     for name, support in supports.items():
-        if name not in energy.variables:
+        if name not in variables:
             raise ValueError(
                 f"a support is given for {name!r}; "
-                f"the variables of {energy._formula()} are {energy.variables}"
+                f"the variables of {energy._formula()} are {variables}"
             )
         if not isinstance(support, Support):
             hint = ": write en.Real()" if isinstance(support, type) else ""

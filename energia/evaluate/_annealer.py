@@ -141,7 +141,7 @@ class Pilot:
     def __init__(self, between: Bridge, kernel: str | Kernel, num_chains: int, key: jax.Array):
         self.bridge = between
         moved, whole = between.at_target()
-        chosen = _kernel(kernel, whole, moved.variables, num_chains)
+        chosen = step_kernel(kernel, whole, moved.variables, num_chains)
         chosen.check(moved if chosen.has(GradientBased) else whole, moved.variables)
         if (bias := chosen.bias()) is not None:
             raise ValueError(
@@ -250,7 +250,7 @@ def unconstrained_rows(joint: Unconstrained, rows: Mapping[str, Any]) -> Values:
     return jax.vmap(lambda row: joint.unconstrain(dict(row)))(rows)
 
 
-def _kernel(config: Any, energy: Energy, names: Sequence[str], num_chains: int) -> Kernel:
+def step_kernel(config: Any, energy: Energy, names: Sequence[str], num_chains: int) -> Kernel:
     """The kernel that is meant; 'auto' is one whose steps have one length, for chains in step."""
     kernel = registry.resolve(config)
     if isinstance(kernel, Auto):

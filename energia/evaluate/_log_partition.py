@@ -12,10 +12,11 @@ from energia.evaluate._bridge import check_known_supports, target_of
 from energia.evaluate._estimate import LogPartition, warn
 from energia.evaluate._exact import Impossible, exact
 from energia.evaluate._sides import backward, bracket, forward
+from energia.evaluate._stepping import from_swaps, stepping_stones
 from energia.paths import Path
 from energia.samplers._sampler import Kernel
 
-METHODS = ("auto", "exact", "ais", "smc", "raise", "bracket")
+METHODS = ("auto", "exact", "ais", "smc", "raise", "bracket", "tempering")
 
 
 def log_partition(
@@ -44,13 +45,16 @@ def log_partition(
       they are known, or else ends of another run of 'smc'; then the side is an upper one as far
       as these have found the target's mass.
     - `'bracket'`: both. The value is the mean of the two sides, whose biases are opposite.
+    - `'tempering'`: parallel tempering, with a stepping stone at each level: between neighbours
+      the ratio of their Z comes from the draws of both (Bennett's estimate). Where modes are far
+      apart, swaps go on mixing where chains of 'ais' go one way once.
     - `'auto'`: 'exact' where it is possible and can be trusted, else 'bracket'.
 
-    A pilot run of other chains comes first. It spaces the levels such that from each to the next
-    the same share of weights stays effective, and tunes the kernel at each of them; what it sets is
-    fixed before the first weighted chain starts. Where a variable after the first has a closed form
-    given the others (the hidden layer of a Boltzmann machine), weights are made of the free energy
-    without it.
+    A pilot run of other chains comes first ('tempering' has a warm-up). It spaces the levels such
+    that from each to the next the same share of weights stays effective, and tunes the kernel at
+    each of them; what it sets is fixed before the first weighted chain starts. Where a variable
+    after the first has a closed form given the others (the hidden layer of a Boltzmann machine),
+    weights are made of the free energy without it.
 
     Args:
         energy: an energy of variables whose supports are known, or a path from an energy with exact
@@ -64,13 +68,18 @@ def log_partition(
         kernel: what moves the chains, by name or configured: must leave $e^{-E}$ invariant. 'auto':
             `'hmc'` for continuous variables, `'gibbs'` for discrete ones (where they are many and
             have no closed forms `'gibbs_with_gradients'`), both in turn for both.
-        num_chains: how many weights, at least 2; the pilot run has as many chains.
-        num_steps: levels after the first, at least 1; another number compiles nothing.
+            For 'tempering' also a configured `ParallelTempering`.
+        num_chains: how many weights, at least 2; the pilot run has as many chains. For 'tempering'
+            how many replicas in all, 16 in a run or as many as it is configured with; at least
+            four runs.
+        num_steps: levels after the first, at least 1; another number compiles nothing. For
+            'tempering' the steps of a run, after as many of warm-up.
         levels: in their place: values of the path's variable from the first to the last, for an
             energy inverse temperatures from 0 to 1.
         draws: for 'raise' and 'bracket', draws of the target: `Draws`, or arrays by variable name
             with a leading axis over rows (or one array, where there is one variable); of more than
-            `num_chains`, that many far apart are taken, and counted as independent.
+            `num_chains`, that many far apart are taken, and counted as independent. For 'tempering'
+            the `Draws` of a `ParallelTempering`: nothing is run.
 
     Returns:
         A `LogPartition`; an `EvaluationWarning` tells why it cannot be trusted, where it cannot.
@@ -85,6 +94,7 @@ def log_partition(
         Accurate and conservative estimates of MRF log-likelihood using reverse annealing. Grosse,
         Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte
         Carlo. Zhou, Johansen and Aston (2016), Toward automatic model comparison (spacing).
+        Bennett (1976), Efficient estimation of free energy differences from Monte Carlo data.
 
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
@@ -141,6 +151,8 @@ def log_partition_of(
             if method == "exact" or result.ok or key is None:
                 return result
         method = "bracket"
+    if method == "tempering" and draws is not None:
+        return from_swaps(draws)
     if key is None:
         raise TypeError(
             f"log_partition(method={method!r}) needs key=, a typed JAX key: no exact answer is "
@@ -149,6 +161,15 @@ def log_partition_of(
     num_chains = check_count(num_chains, "num_chains", 2)
     num_steps = check_count(num_steps, "num_steps", 1)
     key = check_key(key)
+    if method == "tempering":
+        if levels is not None:
+            raise ValueError(
+                "levels= is not for 'tempering', which spaces them in warm-up: how many is said by "
+                "kernel=ParallelTempering(..., num_replicas=...), or by a path"
+            )
+        return stepping_stones(
+            energy, kernel, reference, num_chains=num_chains, num_steps=num_steps, key=key
+        )
     path = path_to(energy, reference, kernel, num_chains, key, data)
     annealer = prepare(
         path, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, key=key

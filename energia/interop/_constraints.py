@@ -108,6 +108,9 @@ def support_of(constraint: Any, shape: Shape, site: str) -> Support:
     library = numpyro("from_numpyro").distributions
     known = library.constraints
     constraint = _inner(constraint)
+    own = getattr(constraint, "support", None)  # of `to_numpyro`
+    if isinstance(own, Support) and own.shape == shape:
+        return own
     if constraint is known.real:
         return Real(shape)
     if constraint is known.boolean:

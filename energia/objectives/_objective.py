@@ -110,12 +110,15 @@ def conditioned(energy: Energy, given: Values) -> Unconstrained:
 
 def check_continuous(objective: Objective, energy: Energy, data: Collection[str], why: str) -> None:
     """Raise where a modelled variable is discrete."""
-    for name in objective.modelled(energy, data):
+    modelled = objective.modelled(energy, data)
+    for name in modelled:
         support = energy.supports[name]
         if support is not None and support.discrete:
+            others = [n for n in modelled if n != name and n in data]
+            label = f"condition on it with {type(objective).__name__}(given={name!r}), or "
             raise TypeError(
-                f"{why}, and {name!r} is discrete ({support}): condition on it with "
-                f"{type(objective).__name__}(given={name!r}), or model it with another objective"
+                f"{why}, and {name!r} is discrete ({support}): {label if others else ''}learn it "
+                "by 'cd', 'pcd' or 'nce', or by 'mle' where it takes few states"
             )
 
 

@@ -14,14 +14,13 @@ from energia.objectives import _chains
 from energia.objectives._objective import (
     Objective,
     Shapes,
-    check_continuous,
     registry,
     row_shapes,
     rows_in,
     steps,
     support_shapes,
 )
-from energia.samplers import DiscreteSpace, GradientBased, Kernel
+from energia.samplers import Kernel
 
 
 class Contrastive(Objective):
@@ -67,8 +66,6 @@ class Contrastive(Objective):
     def check(self, energy: Energy, data: Shapes) -> None:
         kernel = self.kernel(energy)
         kernel.check_set()
-        if kernel.has(GradientBased) and not kernel.has(DiscreteSpace):
-            check_continuous(self, energy, data, f"{type(kernel).__name__} moves along gradients")
         kernel.check(energy, self.moving(energy))
         latent = self.latent(energy, data)
         if latent and not _known(energy, data):

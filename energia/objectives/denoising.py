@@ -63,6 +63,7 @@ class DSM(Objective):
         return level_supplied(energy)
 
     def check(self, energy: Energy, data: Shapes) -> None:
+        check_real(self, energy, data, "DSM adds Gaussian noise")
         self.free_energy(energy, data)
         if self.sigma.ndim and not self.supplies(energy):
             raise ValueError(
@@ -70,7 +71,6 @@ class DSM(Objective):
                 f"{LEVEL!r}, {energy._formula()} has {energy.variables}: give one level, or write "
                 "E(x, sigma)"
             )
-        check_real(self, energy, data, "DSM adds Gaussian noise")
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, None]:
         return None, None

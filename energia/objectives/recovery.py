@@ -96,6 +96,7 @@ class DRL(Objective):
         return level_supplied(energy)
 
     def check(self, energy: Energy, data: Shapes) -> None:
+        check_real(self, energy, data, "DRL adds Gaussian noise")
         self.free_energy(energy, data)
         if self.num_levels > 1 and not self.supplies(energy):
             raise ValueError(
@@ -104,7 +105,6 @@ class DRL(Objective):
                 "learn one level, DRL(num_levels=1)"
             )
         self.sampler.check_set()
-        check_real(self, energy, data, "DRL adds Gaussian noise")
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[Noisiest, None]:
         rows = {name: data[name] for name in self.modelled(energy, data)}

@@ -175,7 +175,10 @@ def told(infos: Mapping[str, dict[str, jax.Array]]) -> dict[str, jax.Array]:
 def as_kernel(config: Any, where: str) -> Kernel:
     kernel = registry.resolve(config)
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"{where} takes Markov kernels, got {kernel!r}")
+        raise TypeError(
+            f"{where} takes Markov kernels, such as 'hmc' or 'gibbs', and {type(kernel).__name__} "
+            "is none"
+        )
     if kernel.has(AlongPath):
         raise TypeError(
             f"{where} takes kernels that move one position, and {class_name(kernel)} moves "

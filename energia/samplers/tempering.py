@@ -62,7 +62,9 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
     $1/(2 + 2\Lambda)$ round trips from the reference to the target and back in a step, if the
     kernel forgets where it was at each level. `draws.diagnose()` reports both, and how many
     replicas to take, about $2\Lambda + 1$; `draws.stats` has `swap_acceptance_rate` of each pair
-    in each step (chain, draw, pair), `round_trips` so far, and the `levels`.
+    in each step (chain, draw, pair), `round_trips` so far, the `levels`, and `log_ratios` of each
+    pair, $E_i - E_{i+1}$ at $x_i$ and $E_{i+1} - E_i$ at $x_{i+1}$, of which
+    `en.evaluate.log_partition(E, 'tempering', draws=draws)` makes $\log Z$.
 
     Args:
         kernel: what moves a replica, or its name: of continuous or discrete variables.
@@ -123,7 +125,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
 
     def init(self, energy: Energy | Path, position: Values, key: jax.Array) -> TemperingState:
         self.check_set()
-        path, levels = self._path(energy), self._levels(energy)
+        path, levels = self.path(energy), self._levels(energy)
         count = len(levels)
         positions = {name: jnp.stack([value] * count) for name, value in position.items()}
         key_first, key = jax.random.split(key)
@@ -144,7 +146,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
     def step(
         self, energy: Energy | Path, state: TemperingState, key: jax.Array
     ) -> tuple[TemperingState, dict[str, jax.Array]]:
-        path, levels = self._path(energy), self._levels(energy)
+        path, levels = self.path(energy), self._levels(energy)
         key_first, key_move, key_swap = jax.random.split(key, 3)
         moved, positions = self._first_drawn(path, state.positions, key_first)
         rows, rebuild = self._rows()
@@ -165,7 +167,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         positions = {
             name: rows.at[-moved:].set(states.position[name]) for name, rows in positions.items()
         }
-        rates, places, energy_there = _swap(path, levels, positions, state.steps, key_swap)
+        ratios, rates, places, energy_there = _swap(path, levels, positions, state.steps, key_swap)
         positions = {name: rows[places] for name, rows in positions.items()}
         replicas = state.replicas[places]
         arrived = ~state.ascending[replicas[0]]
@@ -180,7 +182,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         )
         info = _told(seen) | {f"{INNER}{name}": rows for name, rows in seen.items()}
         info |= {"lp": -energy_there, "swap_acceptance_rate": rates, "levels": levels}
-        return new, info | {"round_trips": new.round_trips}
+        return new, info | {"round_trips": new.round_trips, "log_ratios": ratios}
 
     def _first_drawn(
         self, path: Path, positions: Values, key: jax.Array
@@ -194,7 +196,8 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
             name: rows.at[0].set(drawn[name].astype(rows.dtype)) for name, rows in positions.items()
         }
 
-    def _path(self, energy: Energy | Path) -> Path:
+    def path(self, energy: Energy | Path) -> Path:
+        """From the reference to the target; two levels, as it runs along others."""
         if isinstance(energy, Path):
             return energy
         ladder = self.ladder
@@ -238,7 +241,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         kernel, tuning = self.kernel.tune_init(target, positions, num_warmup)
         levels = self._levels(energy)
         draft = self.replace(ladder=Ladder(levels, kernel, fitted, prior))
-        moved = len(levels) - (draft._path(energy).exact() is not None)
+        moved = len(levels) - (draft.path(energy).exact() is not None)
         ladder = Ladder(levels, _ladder.stacked(kernel, self.kernel, moved), fitted, prior)
         summary = None
         if fitted is not None:
@@ -280,11 +283,12 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
 
 def _swap(
     path: Path, levels: jax.Array, positions: Values, steps: jax.Array, key: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """A round of swaps, of the even or of the odd pairs.
 
-    Returns the acceptance rate of every pair, whether its turn or not; the level from which each
-    level gets its position; and the energy of what the target gets.
+    Returns for every pair the two log ratios of its densities, up at the lower position and down at
+    the upper one, shape (pair, 2); its acceptance rate, whether its turn or not; the level from
+    which each level gets its position; and the energy of what the target gets.
     """
     count = len(levels)
     index = np.arange(count)
@@ -295,14 +299,15 @@ def _swap(
         return jax.vmap(lambda level: path(level).at(position))(levels)
 
     below, own, above = jax.vmap(at_three)(near, positions).T
-    log_ratio = own[:-1] + own[1:] - above[:-1] - below[1:]
+    ratios = jnp.stack([own[:-1] - above[:-1], own[1:] - below[1:]], axis=1)
+    log_ratio = jnp.sum(ratios, axis=1)
     rates = jnp.where(jnp.isnan(log_ratio), 0.0, jnp.exp(jnp.minimum(log_ratio, 0.0)))
     chosen = jax.random.uniform(key, rates.shape, rates.dtype) < rates
     swapped = chosen & (index[:-1] % 2 == steps % 2)
     never = jnp.zeros(1, bool)
     up, down = jnp.concatenate([swapped, never]), jnp.concatenate([never, swapped])
     places = jnp.asarray(index) + up - down
-    return rates, places, jnp.where(swapped[-1], above[-2], own[-1])
+    return ratios, rates, places, jnp.where(swapped[-1], above[-2], own[-1])
 
 
 def _last(positions: Values, count: int) -> Values:

@@ -8,6 +8,7 @@ import numpy as np
 
 from energia._types import put
 from energia.energies._energy import Energy
+from energia.paths import Path
 from energia.samplers._sampler import Minimiser, Sampler, registry
 from energia.sampling._draws import Draws
 from energia.sampling._sample import sample
@@ -66,6 +67,9 @@ def minimize(
         >>> lowest.position["x"].round(1).tolist()
         [1.0, 1.0]
     """
+    if not isinstance(energy, Energy):
+        advice = f", {energy!r} has one: path.target" if isinstance(energy, Path) else ""
+        raise TypeError(f"minimize() takes an energy, got {type(energy).__name__}{advice}")
     config = registry.resolve(sampler)
     if not config.has(Minimiser):
         raise TypeError(

@@ -11,6 +11,7 @@ import numpy as np
 from energia._types import Values
 from energia.energies._checks import check_all, not_scalar
 from energia.energies._energy import Energy
+from energia.energies._total import Total
 from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path
 from energia.supports import Discrete, Interval, Real, Support
@@ -258,6 +259,7 @@ def _no_start(target: Unconstrained, positions: Mapping[str, np.ndarray], chain:
     wrong = [t for t in terms if not np.isfinite(t.at({n: values[n] for n in t.variables}))]
     if wrong and len(terms) > 1:
         lines.append(f"Not finite: {', '.join(term._formula() for term in wrong)}.")
+    lines += [text for term in wrong if isinstance(term, Total) and (text := _row(term, values))]
     moving = {n: x for n, x in position.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     slopes = jax.grad(lambda moving: target.at({**position, **moving}))(moving) if moving else {}
     steep = [name for name, slope in slopes.items() if not np.isfinite(slope).all()]
@@ -268,6 +270,17 @@ def _no_start(target: Unconstrained, positions: Mapping[str, np.ndarray], chain:
         "the energy is defined (.constrain(...))"
     )
     return " ".join(lines)
+
+
+def _row(term: Total, values: Values) -> str:
+    """Which rows of data are impossible, whatever the one term says of all of them."""
+    energies = np.asarray(term.per_row({n: values[n] for n in term.variables}))
+    wrong = np.nonzero(~np.isfinite(energies))[0]
+    if not len(wrong):
+        return ""
+    with np.printoptions(precision=4, threshold=8):
+        row = ", ".join(f"{n}={np.asarray(value[wrong[0]])}" for n, value in term.rows.items())
+    return f"That is {len(wrong)} of its {len(energies)} rows; the first is row {wrong[0]}: {row}."
 
 
 def _crossed(energy: Energy, values: Values) -> list[str]:
