@@ -77,6 +77,16 @@ def floor(rows, hidden, batch_size):
     return lambda steps: jax.block_until_ready(loop(jnp.int32(steps)))
 
 
+def estimator(rows, hidden, batch_size):
+    numbers = {"learning_rate": LEARNING_RATE, "batch_size": batch_size, "random_state": 0}
+    count = len(rows) // batch_size
+
+    def run(steps):
+        en.interop.BernoulliRBM(hidden, n_iter=max(steps // count, 1), **numbers).fit(rows)
+
+    return run
+
+
 def scikit_learn(rows, hidden, batch_size):
     rbm = BernoulliRBM(hidden, learning_rate=LEARNING_RATE, batch_size=batch_size, random_state=0)
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
@@ -91,14 +101,19 @@ def scikit_learn(rows, hidden, batch_size):
     return run
 
 
-SIDES = {"energia": energia, "scan": floor, "scikit-learn": scikit_learn}
+SIDES = {
+    "energia": energia,
+    "en.interop.BernoulliRBM": estimator,
+    "scan": floor,
+    "scikit-learn": scikit_learn,
+}
 
 
 def compare(visible, hidden, batch_size, steps, repeats, sides):
-    rows = np.random.default_rng(0).integers(0, 2, (max(10 * batch_size, 2000), visible))
+    rows = np.random.default_rng(0).integers(0, 2, (10 * batch_size, visible))
     rows = rows.astype(np.float32)
     runs = {side: SIDES[side](rows, hidden, batch_size) for side in sides}
-    short = max(steps // 10, 1)
+    short = max(steps // 100, 1) * 10  # whole sweeps over the data
     for run in runs.values():
         run(short)
     rates = {side: [] for side in sides}
@@ -134,9 +149,9 @@ def main():
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores; {listed}")
     sides = [side for side in SIDES if side != arguments.without]
     scale = 1 if jax.default_backend() == "cpu" else 10
-    compare(64, 128, 100, 2000 * scale, arguments.repeats, sides)
-    compare(784, 500, 100, 200 * scale, arguments.repeats, sides)
-    compare(784, 500, 1024, 30 * scale, arguments.repeats, sides)
+    compare(64, 128, 100, 1000 * scale, arguments.repeats, sides)
+    compare(784, 500, 100, 100 * scale, arguments.repeats, sides)
+    compare(784, 500, 1024, 20 * scale, arguments.repeats, sides)
     if arguments.large:
         compare(784, 500, 8192, 10 * scale, arguments.repeats, sides)
 

@@ -31,7 +31,7 @@ def picture(rows, path, columns=10, **colours):
     """Images, a row of a matrix each, side by side."""
     side = int(np.sqrt(rows.shape[1]))
     height = -(-len(rows) // columns)
-    figure, axes = plt.subplots(height, columns, figsize=(0.7 * columns, 0.7 * height))
+    figure, axes = plt.subplots(height, columns, figsize=(0.7 * columns, 0.8 * height))
     for axis in axes.ravel():
         axis.axis("off")
     for axis, row in zip(axes.ravel(), np.asarray(rows), strict=False):
@@ -63,12 +63,16 @@ def average(machine, draws):
     return jax.nn.softmax(factors.logits, axis=-1)[..., 1]
 
 
-def samples(machine, key, count=30, num_steps=2000):
-    """The last draws of many chains, that have forgotten where they began."""
-    draws = en.sample(
-        machine, "gibbs", key=key, num_chains=count, num_warmup=num_steps, num_samples=100
-    )
-    return average(machine, {name: draws[name][:, -1] for name in machine.variables})
+# chains at higher temperatures carry the others from digit to digit, which Gibbs alone rarely does
+TEMPERED = en.samplers.ParallelTempering("gibbs", num_replicas=8)
+
+
+def samples(machine, key, count=30):
+    """Draws far apart."""
+    draws = en.sample(machine, TEMPERED, key=key, num_warmup=500, num_samples=1000, thin=2)
+    rows = {name: draws[name].reshape(-1, *draws[name].shape[2:]) for name in machine.variables}
+    chosen = np.linspace(0, len(rows["v"]) - 1, count).astype(int)
+    return average(machine, {name: values[chosen] for name, values in rows.items()})
 
 
 def completed(rbm, image, key):
@@ -81,7 +85,7 @@ def completed(rbm, image, key):
     posterior = (
         rbm.substitute(v=whole).constrain(missing=en.Binary(half)).condition(known=image[:half])
     )
-    draws = en.sample(posterior, "gibbs", key=key, num_warmup=200, num_samples=500)
+    draws = en.sample(posterior, TEMPERED, key=key, num_warmup=200, num_samples=1000)
     return np.concatenate([image[:half], draws["missing"].mean((0, 1))])
 
 

@@ -246,6 +246,45 @@ def test_a_tempered_machine_is_a_machine(name: str) -> None:
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
 
 
+# --- likelihoods
+
+
+@machines
+def test_likelihoods(name: str) -> None:
+    """Of the visible layer, per row, against the sum over all states."""
+    machine, exact = MACHINES[name], energies(MACHINES[name])
+    log_z = np.ravel(logsumexp(-exact))[0]
+    visible: Any = machine.supports["v"]
+    result = en.evaluate.log_likelihood(machine, every(visible))
+    expected = np.ravel(logsumexp(-exact, axis=tuple(range(1, exact.ndim)))) - log_z
+    np.testing.assert_allclose(result.per_datum, expected, atol=2e-5)
+    assert not result.is_bound
+    assert np.exp(result.per_datum).sum() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [en.Categorical(3, 8), "real", "deep"], ids=str)
+def test_both_sides_of_the_likelihood(kind: Any, key: jax.Array) -> None:
+    """Annealed, there and back, where the answer is known."""
+    if kind == "real":
+        rows = normal(50, 14)
+        machine = en.GaussianRBM(14, 10, data=rows, key=key)
+    elif kind == "deep":
+        rows = GENERATOR.integers(0, 2, (50, 12))
+        machine = en.DBM((12, 8, 6), data=rows, key=key)
+    else:
+        rows = np.asarray(kind.states)[GENERATOR.integers(0, len(kind.states), (50, *kind.shape))]
+        machine = en.RBM(kind, 10, data=rows, key=key)
+    rough = jax.tree.map(lambda x: x + 0.4 * jax.random.normal(key, x.shape), machine)
+    machine = eqx.tree_at(lambda m: m.weights, machine, rough.weights)
+    exact = en.evaluate.log_likelihood(machine, rows)
+    assert exact.log_partition.method == "exact"
+    result = en.evaluate.log_likelihood(machine, rows, "bracket", key=key, num_steps=200)
+    assert result.lower < exact.value < result.upper
+    assert result.upper - result.lower < 1.0
+    assert abs(result.value - exact.value) < 4 * result.log_partition.stderr
+
+
 # --- coordinates
 
 
