@@ -67,12 +67,14 @@ def average(machine, draws):
 TEMPERED = en.samplers.ParallelTempering("gibbs", num_replicas=8)
 
 
-def samples(machine, key, count=30):
-    """Draws far apart."""
-    draws = en.sample(machine, TEMPERED, key=key, num_warmup=500, num_samples=1000, thin=2)
-    rows = {name: draws[name].reshape(-1, *draws[name].shape[2:]) for name in machine.variables}
-    chosen = np.linspace(0, len(rows["v"]) - 1, count).astype(int)
-    return average(machine, {name: values[chosen] for name, values in rows.items()})
+def samples(machine, sampler, key, num_chains=10, each=3):
+    """Draws far apart, of many chains."""
+    draws = en.sample(
+        machine, sampler, key=key, num_chains=num_chains, num_warmup=500, num_samples=500, thin=2
+    )
+    chosen = np.linspace(0, 499, each).astype(int)
+    rows = {name: np.concatenate(draws[name][:, chosen]) for name in machine.variables}
+    return average(machine, rows)
 
 
 def completed(rbm, image, key):
@@ -101,6 +103,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--gibbs-steps", type=int, default=5)
+    parser.add_argument("--annealing-steps", type=int, default=1000, help="above 20 hidden units")
     parser.add_argument("--layers", type=int, nargs=2, default=(64, 32), help="of the deep machine")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"))
     parser.add_argument("--seed", type=int, default=0)
@@ -110,9 +113,11 @@ def main():
     keys = jax.random.split(key, 8)
     if arguments.mnist:
         train, test, binarise = mnist(arguments.mnist, keys[0])
+        sampler = "gibbs"  # 784 pixels would need a long ladder
         first = jax.random.bernoulli(keys[1], train[:10_000] / 255.0)
     else:
         train, test, binarise = small_digits()
+        sampler = TEMPERED
         first = train
 
     schedule = optax.cosine_decay_schedule(arguments.learning_rate, arguments.num_steps)
@@ -128,9 +133,9 @@ def main():
     rbm = en.RBM(test.shape[1], arguments.num_hidden, data=first, key=keys[2])
     print(rbm)
     rbm = en.fit(rbm, train, pcd, key=keys[3], **options).ema_energy
-    result = en.evaluate.log_likelihood(rbm, test, key=keys[4])
+    result = en.evaluate.log_likelihood(rbm, test, key=keys[4], num_steps=arguments.annealing_steps)
     told("test log-likelihood", result, began)
-    picture(samples(rbm, keys[5]), arguments.out / "rbm_samples.png")
+    picture(samples(rbm, sampler, keys[5]), arguments.out / "rbm_samples.png")
     weights = rbm.weights.T[:100]
     bound = float(jnp.quantile(jnp.abs(weights), 0.99))
     limits = {"cmap": "coolwarm", "vmin": -bound, "vmax": bound}
@@ -152,9 +157,9 @@ def main():
     )
     dbm = en.pretrain(dbm, train, pcd, key=keys[3], num_steps=1500, optimizer=optax.adam(0.005))
     dbm = en.fit(dbm, train, deep, key=keys[4], **options).ema_energy
-    result = en.evaluate.log_likelihood(dbm, test, key=keys[5])
+    result = en.evaluate.log_likelihood(dbm, test, key=keys[5], num_steps=arguments.annealing_steps)
     told("test log-likelihood", result, began)
-    picture(samples(dbm, keys[6]), arguments.out / "dbm_samples.png")
+    picture(samples(dbm, sampler, keys[6]), arguments.out / "dbm_samples.png")
     told("pictures", arguments.out, began)
 
 

@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.random import threefry_2x32
 
 from energia._types import as_float, is_concrete
+from energia.energies._uniform import uniform
 from energia.supports import Discrete, Real, Support
 
 if TYPE_CHECKING:
@@ -90,23 +90,8 @@ class Categorical(eqx.Module):
         """For each entry the number of the state that is drawn."""
         if self.logits.shape[-1] == 2:  # one uniform number an entry
             odds = self.logits[..., 1] - self.logits[..., 0]
-            return _uniform(key, odds.shape, odds.dtype) < jax.nn.sigmoid(odds)
+            return uniform(key, odds.shape, odds.dtype) < jax.nn.sigmoid(odds)
         return jax.random.categorical(key, self.logits)
-
-
-def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Uniform numbers in [0, 1), at half of the price of `jax.random.uniform` in 32 bits.
-
-    That one folds the two words of each hash into one, so that a large array can be made in pieces;
-    here both are used. The numbers are most of the time of a small Boltzmann machine.
-    """
-    if dtype != jnp.float32 or jax.random.key_impl(key) != "threefry2x32" or not shape:
-        return jax.random.uniform(key, shape, dtype)
-    size = math.prod(shape)
-    words = threefry_2x32(jax.random.key_data(key), jnp.arange(size, dtype=jnp.uint32))
-    # 23 random bits behind the exponent of 1: a number in [1, 2)
-    numbers = jax.lax.bitcast_convert_type((words >> 9) | jnp.uint32(0x3F800000), jnp.float32)
-    return numbers.reshape(shape) - 1
 
 
 class Normal(eqx.Module):
