@@ -36,7 +36,7 @@ class Ring(en.Energy):
     radius: jax.Array
 
     def __call__(self, x):
-        return 50.0 * (jnp.linalg.norm(x) - self.radius) ** 2
+        return 20.0 * (jnp.linalg.norm(x) - self.radius) ** 2
 
 
 @en.energy(x=en.Real((2,)))
@@ -113,7 +113,7 @@ def main(sampler: str, num_steps: int, out: pathlib.Path) -> None:
 
     arc = Ring(jnp.array(1.0)) + 0.5 * right
     print(arc)
-    toy = en.sample(arc, sampler, key=key)
+    toy = en.sample(arc, sampler, key=key, num_samples=2000)
     print(toy.summary().to_string(), "\n")
     toy.diagnose()
 
@@ -158,8 +158,9 @@ def plot_toy(energy: en.Energy, draws: en.Draws, path: pathlib.Path) -> None:
     grid = jnp.stack(jnp.meshgrid(axis, axis), -1)
     density = jnp.exp(-jax.vmap(jax.vmap(energy))(grid))
     figure, panels = plt.subplots(1, 2, figsize=(7, 3.6), sharex=True, sharey=True)
-    panels[0].contourf(axis, axis, density, levels=20, cmap="Blues")
-    panels[0].set_title("exp(-E)")
+    # the root shows the thin end of the arc too
+    panels[0].contourf(axis, axis, jnp.sqrt(density), levels=20, cmap="Blues")
+    panels[0].set_title("exp(-E / 2)")
     x = np.asarray(draws["x"]).reshape(-1, 2)
     panels[1].plot(x[:, 0], x[:, 1], ".", markersize=2, alpha=0.3)
     panels[1].set_title(f"{len(x)} draws")
@@ -186,7 +187,7 @@ def plot_traces(draws: en.Draws, path: pathlib.Path) -> None:
         panel.plot(-lp, linewidth=0.6, label=f"chain {chain}")
     panel.set(xlabel="draw", ylabel="E", title=f"energy of the draws, {draws!r}")
     panel.title.set_fontsize(9)
-    panel.legend(loc="upper right", ncols=4, fontsize=8)
+    panel.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

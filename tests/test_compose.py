@@ -258,3 +258,32 @@ def test_print_of_a_batch_and_of_a_traced_energy():
     seen = []
     jax.jit(lambda v: seen.append(str(G.condition(x=v))))(jnp.zeros(2))
     assert seen == ["Gaussian(x=·)  [3 parameters]"]
+
+
+def test_supports_are_asked_for_once_an_object():
+    """A sum of n terms is built term by term: asking each anew would make n² / 2 questions."""
+    asked = []
+
+    class Term(en.Energy):
+        index: int = eqx.field(static=True)
+
+        def __call__(self, x):
+            return self.index * jnp.sum(x)
+
+        def _supports(self):
+            asked.append(self.index)
+            return {"x": en.Real(2)}
+
+    total = sum(Term(index) for index in range(20))
+    assert isinstance(total, en.Energy)
+    assert sorted(asked) == list(range(20))
+    total.supports["x"] = None  # a copy
+    assert total.supports == {"x": en.Real(2)}
+    narrowed = total.constrain(x=en.Positive(2))  # another object has others
+    assert narrowed.supports == {"x": en.Positive(2)}
+
+
+def test_a_simplex_says_what_it_wants():
+    energy = en.energy(lambda p: jnp.sum(p)).constrain(p=en.Simplex(3))
+    with pytest.raises(ValueError, match="entries are positive and sum to 1"):
+        (energy + en.Gaussian(0.0)).condition(p=[0.2, 0.2, 0.2])

@@ -434,6 +434,21 @@ def test_many_states_in_little_memory():
     np.testing.assert_allclose(slope, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_variables_of_the_same_terms_go_together():
+    """One sum over their joint states, not one a variable: each would be compiled."""
+    names = tuple("abcdef")
+
+    @en.energy(**{name: en.Binary() for name in names})
+    def coupled(a, b, c, d, e, f, w):
+        return w * (a + 2 * b + 3 * c + 4 * d + 5 * e + 6 * f) ** 2
+
+    free = coupled.marginalize(*names)
+    jaxpr = jax.make_jaxpr(lambda w: free(w=w))(0.1)
+    assert str(jaxpr).count("reduce_max") == 1
+    w = {"w": 0.05}
+    np.testing.assert_allclose(free.at(w), brute(coupled, names, w), rtol=1e-6)
+
+
 def test_chunks_of_probability_zero_have_gradients():
     @en.energy(h=en.Binary(13))
     def only_two(h, w):  # one chunk of states has none that is possible

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_array, as_float, check_broadcast, is_concrete
-from energia.supports import Interval, Support
+from energia.supports import Interval, Simplex, Support
 
 if TYPE_CHECKING:
     from energia.energies._energy import Energy
@@ -106,7 +106,8 @@ def check_inside(array: np.ndarray, support: Support, label: str) -> None:
     if isinstance(support, Interval):  # its ends are no draws, but they are common in data
         low, high = support.ends(array.dtype)
         inside = np.asarray(inside | (array == low) | (array == high))
-    check_all(np.asarray(inside), array, label, f"outside its support {support}")
+    of = ", whose entries are positive and sum to 1" if isinstance(support, Simplex) else ""
+    check_all(np.asarray(inside), array, label, f"outside its support {support}{of}")
 
 
 def checked(array: jax.Array, support: Support, what: str) -> jax.Array:

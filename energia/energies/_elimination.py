@@ -158,10 +158,17 @@ def evaluate(plan: Plan, values: Mapping[str, Any]) -> jax.Array:
         (parts if set(term.variables) & set(supports) else total).append(
             term if set(term.variables) & set(supports) else term.at(own_values(term, values))  # pyright: ignore
         )
-    for name, rest in plan.enumerated:
+    order = list(plan.enumerated)
+    while order:
+        name, rest = order.pop(0)
         bucket = [part for part in parts if name in _names(part)]
         parts = [part for part in parts if name not in _names(part)]
-        table = _sum_out(bucket, name, rest, supports, values)
+        group = [name]
+        # what comes next, and is in these parts alone, goes with it: the joint table is the same
+        while order and order[0][0] in rest and not any(order[0][0] in _names(p) for p in parts):
+            name, rest = order.pop(0)
+            group.append(name)
+        table = _sum_out(bucket, tuple(group), rest, supports, values)
         if rest:
             parts.append(table)
         else:
@@ -171,38 +178,40 @@ def evaluate(plan: Plan, values: Mapping[str, Any]) -> jax.Array:
 
 def _sum_out(
     bucket: list[Energy | _Table],
-    name: str,
+    group: tuple[str, ...],
     rest: tuple[str, ...],
     supports: Mapping[str, Discrete],
     values: Mapping[str, Any],
 ) -> _Table:
-    """The table over `rest` that summing a variable out of some parts leaves."""
-    names = (*rest, name)
+    """The table over `rest` that summing variables out of some parts leaves."""
+    names = (*rest, *group)
     sizes = [supports[n].num_states for n in names]
+    kept, summed = sizes[: len(rest)], sizes[len(rest) :]
+    states = math.prod(summed)
     if math.prod(sizes) <= CHUNK:
         joint = jnp.zeros(())
         for part in bucket:
             own = tuple(n for n in names if n in _names(part))
             table = part if isinstance(part, _Table) else _tabulate(part, own, supports, values)
             joint = joint + _spread(table, names)
-        return _Table(rest, -logsumexp(-joint, axis=-1))
+        return _Table(rest, -logsumexp(-joint.reshape(*kept, states), axis=-1))
 
     def energy(where: jax.Array, index: jax.Array) -> jax.Array:
-        """The energy at one state of `rest`, as one number, and one of the variable."""
-        indices = dict(zip(rest, jnp.unravel_index(where, sizes[:-1]), strict=True)) if rest else {}
-        indices[name] = index
+        """The energy at one state of `rest` and one of what is summed out, each as one number."""
+        indices = dict(zip(rest, jnp.unravel_index(where, kept), strict=True)) if rest else {}
+        indices |= zip(group, jnp.unravel_index(index, summed), strict=True)
         return sum((_at(part, indices, supports, values) for part in bucket), jnp.zeros(()))
 
     def row(where: jax.Array) -> jax.Array:
-        return _stream(lambda index: energy(where, index), sizes[-1])
+        return _stream(lambda index: energy(where, index), states)
 
-    count = math.prod(sizes[:-1])
+    count = math.prod(kept)
     rows = jax.lax.map(
         jax.checkpoint(row),
         jnp.arange(count, dtype=jnp.int32),
-        batch_size=min(max(CHUNK // sizes[-1], 1), count),
+        batch_size=min(max(CHUNK // states, 1), count),
     )
-    return _Table(rest, rows.reshape(sizes[:-1]))
+    return _Table(rest, rows.reshape(kept))
 
 
 def _stream(energy: Callable[[jax.Array], jax.Array], count: int) -> jax.Array:

@@ -13,6 +13,7 @@ from energia._types import as_array, as_float, is_concrete, parameters_of
 from energia.energies._checks import check_names, not_scalar, real_scalar
 from energia.energies._exact import Exact, factorized
 from energia.energies._factors import Factors, enumerated
+from energia.energies._remember import remembered
 from energia.energies._trainable import count_parameters
 from energia.supports import Support
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 @functools.cache
 def _variables_of(cls: type["Energy"]) -> tuple[str, ...]:
     return parameters_of(cls.__call__, cls.__name__, skip=1)
+
+
+@remembered
+def _supports_of(energy: "Energy") -> Mapping[str, Support | None]:
+    known = energy._supports()
+    return {name: known.get(name) for name in energy.variables}
 
 
 class Energy(eqx.Module):
@@ -69,11 +76,10 @@ class Energy(eqx.Module):
     @property
     def supports(self) -> dict[str, Support | None]:
         """The support of each variable; None where it is unknown."""
-        known = self._supports()
-        return {name: known.get(name) for name in self.variables}
+        return dict(_supports_of(self))
 
     def _supports(self) -> Mapping[str, Support | None]:
-        """Hook: the supports that the class itself knows."""
+        """Hook: the supports that the class itself knows; asked for once an object."""
         return {}
 
     def _support_at(self, name: str, values: Mapping[str, Any]) -> Support | None:

@@ -63,8 +63,8 @@ class Marginal(Energy):
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         inner = {n: text for n, text in (shown or {}).items() if n not in self.names}
         supports = self.energy.supports
-        finite = all(isinstance(supports[name], Discrete) for name in self.names)
-        sign = "Σ" if finite else "∫"
+        known = [support for name in self.names if (support := supports[name]) is not None]
+        sign = "Σ" if known and all(support.discrete for support in known) else "∫"
         return f"-log {sign}_{{{', '.join(self.names)}}} exp(-{self.energy._factor(inner)})"
 
     def _factor(self, shown: Mapping[str, str] | None = None) -> str:
