@@ -1,6 +1,7 @@
 """Likelihoods of data against NumPy."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +118,8 @@ def test_what_does_not_fit_is_refused():
 @pytest.mark.slow
 def test_digits(key):
     """64-16 on scikit-learn's digits: above -18.46 test, the best of its BernoulliRBM."""
-    digits = (load_digits().data > 8) * 1.0
+    stored: Any = load_digits()
+    digits = (stored.data > 8) * 1.0
     train, test = digits[:1437], digits[1437:]
     rbm = en.RBM(64, 16, data=train, key=key)
     base = log_likelihood(rbm, test).value  # independent pixels, near enough: -24.15

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from energia._types import as_array, as_float, is_concrete, parameters_of
-from energia.energies._checks import check_names, not_scalar, real_scalar
+from energia.energies._checks import bound, check_names, not_scalar, real_scalar
 from energia.energies._exact import Exact, factorized
 from energia.energies._factors import Factors, enumerated
 from energia.energies._remember import remembered
@@ -387,19 +387,4 @@ class Energy(eqx.Module):
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Values by variable name, from what a call was given."""
-        if len(args) > len(self.variables):
-            raise TypeError(
-                f"{self._name} has {len(self.variables)} variables {self.variables}, "
-                f"got {len(args)} values by position"
-            )
-        if args and len(self.variables) > 1 and not self._ordered:
-            raise TypeError(
-                f"{self._formula()} has the variables {self.variables}: pass them by name or with "
-                ".at({...}), since the order of a sum's terms should not matter"
-            )
-        values = dict(zip(self.variables, args, strict=False))
-        if twice := [name for name in kwargs if name in values]:
-            raise TypeError(f"{self._name} got {twice} both by position and by name")
-        values |= kwargs
-        check_names(self, values)
-        return values
+        return bound(self, args, kwargs)
