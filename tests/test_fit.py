@@ -1,6 +1,7 @@
 """The verb `fit`: what it trains, what it leaves, what it returns."""
 
 import inspect
+import re
 import warnings
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_the_result_has_the_structure_of_the_model():
 
 def test_the_history_holds_a_number_for_each_step():
     history = train(objective=CHAINS).history
-    told = {"loss", "gradient_norm", "positives", "negatives", "acceptance_rate"}
+    told = {"loss", "gradient_norm", "positives", "negatives", "spread", "acceptance_rate"}
     assert set(history) == told
     for name, values in history.items():
         assert isinstance(values, np.ndarray), name
@@ -275,3 +276,62 @@ def test_the_warning_points_at_the_line_that_called_fit():
         fit = inspect.unwrap(en.fit)  # without the type checker of the tests, a frame more
         fit(Cliff(jnp.array(1.0), jnp.array(0.0)), DATA, Probe(), key=jax.random.key(0))
     assert [warning.filename for warning in seen] == [__file__]
+
+
+# --- gradient accumulation
+
+
+def test_multi_steps_averages_gradients_over_batches():
+    rows = np.tile(DATA[:64], (4, 1))  # so that a large batch is four small ones
+    batches = [rows[i : i + 16] for i in range(0, 64, 16)]
+    exact = en.objectives.MLE()
+    large = train(data=[rows[:64]], objective=exact, num_steps=10, ema_decay=0.0)
+    accumulated = optax.MultiSteps(optax.adamw(1e-2), every_k_schedule=4)
+    small = train(data=batches, objective=exact, num_steps=40, optimizer=accumulated, ema_decay=0.0)
+    for one, two in zip(arrays(small.energy), arrays(large.energy), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+    held = train(data=batches, objective=exact, num_steps=3, optimizer=accumulated)
+    assert_equal(held.energy, START)
+
+
+def test_multi_steps_compiles_once_keeps_ties_and_is_resumed(tmp_path, compilations, key):
+    def accumulated():
+        return optax.MultiSteps(optax.adamw(1e-2), every_k_schedule=3)
+
+    network = en.MLPEnergy(2, width=8, depth=1, key=key)
+    settings: dict[str, Any] = {
+        "model": network + network.rename(x="z"),
+        "data": {"x": DATA, "z": DATA[::-1]},
+        "checkpoint_every": 10,
+    }
+    whole = train(**settings, optimizer=accumulated())
+    with compilations() as seen:
+        train(**settings, optimizer=accumulated(), num_steps=20, checkpoint=tmp_path)
+    assert seen.count == 0, seen.compiled
+    resumed = train(**settings, optimizer=accumulated(), checkpoint=tmp_path)
+    assert_equal_fits(resumed, whole)
+    one, two = resumed.energy.energies
+    assert_equal(one, two.energy)
+
+
+# --- progress
+
+
+def test_the_progress_line_without_a_terminal_has_no_control_characters(capsys):
+    result = train(objective=CHAINS, validation=DATA[:64], evaluate_every=20, progress=True)
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[-1] == ""
+    assert all(line.isprintable() for line in lines)
+    words = r"^PCD  100%  40/40  .* steps/s  in .*  loss \S+  gap \S+  gradient \S+  acceptance \S+"
+    assert re.match(words + r"  validation_loss (\S+)$", lines[-2])
+    told = float(lines[-2].split()[-1])
+    assert told == pytest.approx(result.history["validation_loss"][-1], 1e-3)
+
+
+def test_the_progress_line_tells_means_of_the_last_slice(capsys):
+    result = train(progress=True, num_steps=16)
+    line = capsys.readouterr().err
+    told = dict(re.findall(r"(loss|gradient) (\S+)", line))
+    assert "gap" not in line
+    assert float(told["loss"]) == pytest.approx(np.mean(result.history["loss"]), 1e-3)
+    assert float(told["gradient"]) == pytest.approx(np.mean(result.history["gradient_norm"]), 1e-3)

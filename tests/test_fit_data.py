@@ -28,7 +28,7 @@ def test_rows_that_do_not_fill_a_batch_come_in_another_epoch():
 
 @pytest.mark.parametrize(("rows", "expected"), [(1000, 128), (128, 128), (100, 100)])
 def test_batch_size_by_default(rows, expected):
-    source = Source(LINE, Probe(), np.zeros((rows, 1)), None, None)
+    source = Source(LINE, Probe(), np.zeros((rows, 1)), None, None, jax.random.key(0))
     assert source.batch_size == expected
 
 

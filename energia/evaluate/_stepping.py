@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from energia.diagnostics import MAX_RHAT, ConvergenceWarning, mean_ess, rhat
@@ -120,6 +119,7 @@ def from_swaps(draws: Any) -> LogPartition:
 
 def _between(up: np.ndarray, down: np.ndarray, pair: int) -> tuple[float, np.ndarray]:
     """Log Z of the upper level less that of the lower, and each draw's influence on it."""
+    from scipy.optimize import brentq  # its import changes the filters of warnings
 
     def excess(step: float) -> float:
         return float(expit(up - step).mean() - expit(down + step).mean())

@@ -20,7 +20,10 @@ def as_kernel(sampler: Any) -> Kernel:
     """A kernel from a name or a kernel."""
     kernel = samplers.registry.resolve(sampler)
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"sampler= must be a Markov kernel, got {kernel!r}")
+        raise TypeError(
+            f"sampler= must be a Markov kernel, got {type(kernel).__name__}, which is none: "
+            "'langevin', 'mala', 'gibbs' and others are"
+        )
     return kernel
 
 

@@ -121,7 +121,7 @@ class Contrastive(Objective):
     def contrast(
         self, energy: Energy, batch: Values, completed: Values, negatives: Values
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss, and the mean energies of data and samples.
+        """The loss; mean energies of data and samples; the samples' spread, the data's being 1.
 
         `completed` is the batch with its latent variables; where they have a closed form they go
         unused, and are not drawn in the compiled step.
@@ -144,7 +144,19 @@ class Contrastive(Objective):
         gap = jnp.mean(positive) - jnp.mean(negative)
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
         means = {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}
-        return gap + self.energy_regularization * size, means
+        modelled = self.modelled(energy, batch)
+        spread = _spread({n: negatives[n] for n in modelled}, {n: batch[n] for n in modelled})
+        return gap + self.energy_regularization * size, means | {"spread": spread}
+
+
+def _spread(rows: Values, others: Values) -> jax.Array:
+    """The root mean variance over rows, relative to that of other rows; 1 where these are alike."""
+
+    def variance(rows: Values) -> jax.Array:
+        return sum((jnp.sum(jnp.var(x.astype(float), 0)) for x in rows.values()), jnp.zeros(()))
+
+    above, below = variance(rows), variance(others)
+    return jnp.where(below > 0, jnp.sqrt(above / jnp.where(below > 0, below, 1)), 1.0)
 
 
 def _posterior(energy: Energy, values: Values) -> Exact:
@@ -192,7 +204,7 @@ class CD(Contrastive):
         >>> rbm = en.RBM(6, 4, key=jax.random.key(1))
         >>> fit = en.fit(rbm, digits, "cd", key=jax.random.key(2), num_steps=10)
         >>> sorted(fit.history)
-        ['gradient_norm', 'loss', 'negatives', 'positives']
+        ['gradient_norm', 'loss', 'negatives', 'positives', 'spread']
     """
 
     num_steps: jax.Array = eqx.field(default=1, converter=steps("num_steps"), kw_only=True)

@@ -10,6 +10,7 @@ from energia._types import Values
 from energia.energies._elimination import evaluate, plan
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective, Shapes, registry
+from energia.supports import Continuous
 
 
 def log_partition(energy: Energy, given: Mapping[str, Any]) -> jax.Array:
@@ -59,6 +60,15 @@ class MLE(Objective):
         try:
             jax.eval_shape(lambda given: log_partition(energy, given), given)
         except ValueError as error:
+            supports = energy.supports
+            for name in self.modelled(energy, data):
+                if isinstance(supports[name], Continuous):
+                    raise ValueError(
+                        f"MLE needs the normaliser of {energy._formula()}, and no closed form is "
+                        f"known: {name!r} is {supports[name]}, with too many values to sum over. "
+                        "'dsm', 'ssm' and 'sm' learn continuous variables without it, 'nce' and "
+                        "'pcd' estimate it or its gradient"
+                    ) from None
             raise ValueError(
                 f"MLE needs the normaliser of {energy._formula()}: {error}. Where it is out of "
                 "reach, 'pcd' and 'nce' estimate it or its gradient"

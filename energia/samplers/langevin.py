@@ -32,6 +32,14 @@ class LangevinState(NamedTuple):
     position: Values
 
 
+def _pair(bounds: Any) -> tuple[jax.Array, jax.Array] | None:
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise TypeError(f"Langevin(bounds=...) must be a pair, lowest and highest, got {bounds!r}")
+    return as_float(bounds[0]), as_float(bounds[1])
+
+
 @registry.register("langevin")
 class Langevin(Kernel, GradientBased, Biased):
     r"""Unadjusted Langevin dynamics, $x' = x - \epsilon \nabla E(x) + \sqrt{2\epsilon}\,\xi$.
@@ -47,11 +55,16 @@ class Langevin(Kernel, GradientBased, Biased):
             twice this number.)
         noise_scale: standard deviation of the noise, at least 0; None: $\sqrt{2\epsilon}$.
         clip: bound on the absolute value of each entry of $\nabla E$, positive; None: no bound.
+        bounds: $(l, h)$, numbers or arrays: each step is projected on $l \le x \le h$, as samples
+            of images are clipped to the range of pixels. The chain's law tends to $e^{-E}$ within
+            the bounds, with an error of order $\sqrt\epsilon$ near them. Of variables whose
+            support is bounded, these are bounds in unconstrained coordinates. None: no bounds.
 
     References:
         Roberts and Tweedie (1996), Exponential convergence of Langevin distributions. Nijkamp et
         al. (2019), Learning non-convergent short-run MCMC. Du and Mordatch (2019), Implicit
-        generation and modeling with energy-based models.
+        generation and modeling with energy-based models. Bubeck, Eldan and Lehec (2018), Sampling
+        from a log-concave distribution with projected Langevin Monte Carlo.
 
     Example:
         >>> import energia as en
@@ -62,9 +75,16 @@ class Langevin(Kernel, GradientBased, Biased):
     step_size: jax.Array = eqx.field(default=0.01, converter=as_float, kw_only=True)
     noise_scale: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
     clip: jax.Array | None = eqx.field(default=None, converter=optional_float, kw_only=True)
+    bounds: tuple[jax.Array, jax.Array] | None = eqx.field(
+        default=None, converter=_pair, kw_only=True
+    )
 
     def __check_init__(self):
         positive(self, "step_size", "clip")
+        if self.bounds is not None and all(map(is_concrete, self.bounds)):
+            low, high = map(np.asarray, self.bounds)
+            if not np.all(low < high):
+                raise ValueError(f"Langevin(bounds=...) needs low < high, got {low} and {high}")
         scale = self.noise_scale
         if scale is not None and is_concrete(scale) and not np.all(np.asarray(scale) >= 0):
             raise ValueError(f"Langevin(noise_scale=...) must be at least 0, got {scale}")
@@ -87,7 +107,10 @@ class Langevin(Kernel, GradientBased, Biased):
             if self.clip is not None:
                 slope = jnp.clip(slope, -self.clip, self.clip)
             noise = jax.random.normal(subkey, x.shape, x.dtype)
-            new[name] = (x - self.step_size * slope + noise_scale * noise).astype(x.dtype)
+            moved = x - self.step_size * slope + noise_scale * noise
+            if self.bounds is not None:
+                moved = jnp.clip(moved, *self.bounds)
+            new[name] = moved.astype(x.dtype)
         return LangevinState(new), {}
 
     def bias(self) -> str | None:

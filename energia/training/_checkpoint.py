@@ -13,7 +13,7 @@ import numpy as np
 from energia.sampling._storage import read_npz, write_npz
 from energia.training._fingerprint import host
 
-FORMAT = "energia.checkpoint/1"
+FORMAT = "energia.checkpoint/2"
 NAME = "checkpoint.npz"
 _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{32}\.tmp")  # the names that write_npz gives
 
@@ -22,12 +22,16 @@ Folder = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds: the arrays of training, its history, and its step."""
+    """What a checkpoint holds: the arrays of training, its history, and its step.
+
+    `notes` say what stands beside the state of training, and are the run's own.
+    """
 
     folder: str
     arrays: list[np.ndarray]
     history: dict[str, np.ndarray]
     step: int
+    notes: dict[str, Any]
 
     def restore(self, shapes: Any, key: jax.Array) -> Any:
         """The state of training, from its structure with shapes in place of arrays.
@@ -67,12 +71,14 @@ def save(
     history: dict[str, np.ndarray],
     step: int,
     identity: dict[str, Any],
+    notes: dict[str, Any] | None = None,
 ) -> None:
     """Write the state of training, whole or not at all."""
     leaves = jax.tree.leaves(eqx.filter(train, eqx.is_array))
     arrays = {f"train/{index}": host(leaf) for index, leaf in enumerate(leaves)}
     arrays |= {f"history/{name}": values for name, values in history.items()}
     meta = {"format": FORMAT, "step": step, "identity": identity, "leaves": len(leaves)}
+    meta |= {"notes": notes or {}}
     write_npz(os.path.join(folder, NAME), arrays, meta)
 
 
@@ -93,6 +99,7 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
         arrays, meta = read_npz(path, FORMAT)
         written, step = meta["identity"], int(meta["step"])
         leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
+        notes = dict(meta["notes"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the checkpoint in {where!r} is damaged: {error}. Delete {path} to begin again"
@@ -103,4 +110,4 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
             "Run the same line again to resume it, or give another checkpoint= folder"
         )
     history = {n.removeprefix("history/"): a for n, a in arrays.items() if n.startswith("history/")}
-    return Saved(str(where), leaves, history, step)
+    return Saved(str(where), leaves, history, step, notes)

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 _LIBRARIES = ("abc", "builtins", "chex", "collections", "energia", "equinox", "jax", "optax")
 _PLAIN = bool | int | float | str | bytes
@@ -42,12 +43,14 @@ def identity(value: Any, *, portable: bool = False, above: tuple[int, ...] = ())
             return "dict", *((str(key), again(item)) for key, item in value.items())
         case functools.partial():
             return "partial", again(value.func), again(value.args), again(value.keywords)
+        case optax.MultiSteps():  # the one optimiser that is an object with methods
+            return _name(value), again(vars(value))
         case types.FunctionType() if portable or _is_library(value):
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
             defaults = again(value.__defaults__), again(value.__kwdefaults__)
             code = _code(value) if portable else value.__code__
             return "function", code, again(cells), *defaults
-        case types.MethodType() if portable:
+        case types.MethodType() if portable or _is_library(value.__func__):
             return "method", again(value.__func__), again(value.__self__)
     if eqx.is_array(value) or isinstance(value, np.ndarray | np.generic):
         numbers = host(value)

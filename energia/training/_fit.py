@@ -1,58 +1,24 @@
 """The verb `fit`."""
 
-import dataclasses
 import os
 import warnings
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from energia._types import as_float, check_count, check_key, strong_tree
 from energia.energies._energy import Energy
 from energia.energies._trainable import split
 from energia.objectives._objective import Objective, registry
-from energia.samplers._sampler import Sampler
 from energia.training import _loop, _optimizer
+from energia.training._evaluation import Evaluation
+from energia.training._result import Fit, Model
 from energia.training._run import Run, TrainingWarning, identity_of
 from energia.training._source import Source
 
 DEFAULT_OPTIMIZER = optax.adam(1e-3)
-
-Model = TypeVar("Model", bound=Energy)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Fit(Generic[Model]):
-    """What `fit` returns.
-
-    Attributes:
-        energy: the trained energy, of the structure of the model.
-        ema_energy: the same with exponential moving averages of the parameters: often better for
-            generation.
-        learned: what was trained beside the energy, or None.
-        ema_learned: its moving average, or None.
-        history: arrays by name, one number a step: `loss`, `gradient_norm`, and what the objective
-            tells.
-        sampler: the sampler that the objective trained, or that matches it, else None.
-        num_steps: training steps done.
-        stopped: why training ended early, or None.
-    """
-
-    energy: Model
-    ema_energy: Model
-    learned: Any
-    ema_learned: Any
-    history: dict[str, np.ndarray]
-    sampler: Sampler | None
-    num_steps: int
-    stopped: str | None = None
-
-    def __repr__(self) -> str:
-        last = self.history["loss"][-1] if self.num_steps else float("nan")
-        return f"Fit({self.energy._formula()}; {self.num_steps} steps, last loss {last:.4g})"
 
 
 def fit(
@@ -68,6 +34,10 @@ def fit(
     augment: Callable[..., Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 1000,
+    validation: Any = None,
+    callback: Callable[[Fit], Mapping[str, Any] | None] | None = None,
+    evaluate_every: int = 500,
+    patience: int | None = None,
     progress: bool | None = None,
 ) -> Fit[Model]:
     r"""Learn the parameters of an energy from data.
@@ -79,7 +49,13 @@ def fit(
     Args:
         model: the energy to start from; it is not changed.
         data: an array with a leading axis over rows (the model's first variable), a dict of them by
-            variable name, or an iterable of such batches, all of one shape.
+            variable name, or an iterable of such batches, all of one shape. Memory-mapped arrays
+            (`np.load(file, mmap_mode="r")`) are read batch by batch, and may be larger than memory:
+            the batches are those of the same array in memory, and what the objective begins with
+            (moments for fresh chains, a fitted noise) is taken from at most 256 MB of rows at equal
+            distances. Batches are read ahead in a thread while the device computes, and checked as
+            they are read; where that raises, the steps before are done, and a checkpoint is
+            written.
         objective: a registered name (`en.objectives.names()`) or a configured objective.
         key: a typed JAX key.
         num_steps: optimiser steps, at least 1.
@@ -87,7 +63,8 @@ def fit(
             where there are fewer. For batches from an iterable it is their length.
         optimizer: an Optax optimiser, or a dict of two, `{'energy': ..., 'learned': ...}`. Made
             anew with the same numbers it compiles nothing; its numbers are code to JAX, so another
-            learning rate compiles.
+            learning rate compiles. `optax.MultiSteps(optax.adam(1e-3), every_k_schedule=4)`
+            averages gradients over 4 steps, for batches that are too large for the device.
         ema_decay: of the moving averages, in [0, 1); step t uses at most (1 + t) / (10 + t).
         augment: `augment(datum, key) -> datum`, dicts of variables of one row, applied to every
             row of a batch inside the compiled step. The data may then have any names, shapes and
@@ -96,11 +73,29 @@ def fit(
             and at the end; the same line run again, or with more `num_steps`, goes on from it, bit
             for bit (batches from an iterable must come in the same order).
         checkpoint_every: steps between checkpoints.
+        validation: held-out data, of the forms of `data` in memory. Its mean loss under `energy`,
+            with the same random numbers each time, is `history["validation_loss"]`. (For
+            contrastive objectives it is the difference of its energy to that of samples: it rises
+            where the energy knows the data by heart.)
+        callback: `callback(fit)`, called on the host with a `Fit` of what has been learned so far.
+            A dict of numbers that it returns joins the history; `StopIteration` that it raises
+            ends the training. It may write files: `lambda fit: fit.to_csv("history.csv")`.
+        evaluate_every: steps between evaluations, by `validation` and by `callback`.
+        patience: stop after so many evaluations without a lower `validation_loss`, which `callback`
+            may give in place of `validation`. What comes back, whether training stopped or not, is
+            what had the lowest.
         progress: show a progress line on standard error; None: where that is a terminal.
 
     Returns:
-        A `Fit`. Where the loss, a gradient or a parameter is not finite, training stops with a
-        `TrainingWarning` and the last good parameters.
+        A `Fit`. Training stops with a `TrainingWarning` that says from which step on and what
+        usually helps, and the last good parameters come back, where
+
+        - the loss, a gradient or a parameter is not finite;
+        - energies explode: loss, or energies of data or samples, above a thousand nats an entry of
+          a datum, and a thousand times what the untrained model gave, for 8 steps: back comes the
+          last state, of those after every 256 steps, whose energies had not begun to grow so;
+        - samples collapse: their spread is below a twentieth of the data's for 512 steps;
+        - the energy of data exceeds that of samples for 1024 steps, by more and more.
 
     Raises:
         TypeError, ValueError: for what cannot run, before anything compiles; for a checkpoint that
@@ -130,7 +125,7 @@ def fit(
         raise ValueError(
             f"{model._formula()} has nothing to train: no float array outside constant fields"
         )
-    source = Source(model, objective, data, batch_size, augment)
+    source = Source(model, objective, data, batch_size, augment, key)
     objective.check(model, source.datum)
     setup = _loop.Setup(
         skeleton,
@@ -141,23 +136,14 @@ def fit(
         augment,
         source.stream is not None,
     )
-    run = Run(setup, source, key)
+    rows = None if validation is None else source.held_out(validation)
+    evaluation = Evaluation(rows, callback, evaluate_every, patience)
+    run = Run(setup, source, key, evaluation)
     if checkpoint is not None:
-        identity = identity_of(model, setup, source, key)
+        identity = identity_of(model, setup, source, key, evaluation)
         run.resume(checkpoint, checkpoint_every, identity, num_steps)
     run.begin(parameters)
     run.until(num_steps, progress)
-    if run.stopped is not None:
+    if run.warned:
         warnings.warn(TrainingWarning(run.stopped), stacklevel=2)
-    energy, learned = _loop.merge(setup, run.train.rest, run.train.parameters)
-    ema_energy, ema_learned = _loop.merge(setup, run.train.rest, run.train.averages)
-    return Fit(
-        energy=energy,
-        ema_energy=ema_energy,
-        learned=learned,
-        ema_learned=ema_learned,
-        history=run.history(),
-        sampler=objective.sampler_for(energy, learned),
-        num_steps=run.step,
-        stopped=run.stopped,
-    )
+    return run.result()

@@ -1,5 +1,6 @@
 """The training loop: compiled chunks with a donated carry, counts traced."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import optax
 
 from energia._types import Values, strong_tree
 from energia.energies._trainable import Skeleton, split
-from energia.objectives._objective import Objective
+from energia.objectives._objective import Objective, rows_in
 
 CHUNK_STEPS = 1024
 
@@ -40,6 +41,14 @@ class Train(eqx.Module):
     objective_state: Any
     order: jax.Array
 
+    @property
+    def learned(self) -> "Learned":
+        """What a `Fit` is made of."""
+        return self.parameters, self.averages, self.rest
+
+
+Learned = tuple[dict[str, list[jax.Array]], dict[str, list[jax.Array]], Skeleton]
+
 
 @eqx.filter_jit
 def begin(setup: Setup, parameters: list[jax.Array], rows: Values, key: jax.Array) -> Train:
@@ -60,7 +69,7 @@ def begin(setup: Setup, parameters: list[jax.Array], rows: Values, key: jax.Arra
             rest,
             setup.optimizer.init(trained),
             state,
-            jnp.arange(count, dtype=jnp.int32),
+            jnp.arange(0 if setup.streamed else count, dtype=jnp.int32),
         )
     )
 
@@ -145,14 +154,46 @@ def _batch(
     count = order.shape[0]
     steps = count // setup.batch_size
     epoch, position = t // steps, t % steps
-    epoch_key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), epoch)
-    order = jax.lax.cond(
-        position == 0,
-        lambda: jax.random.permutation(epoch_key, count).astype(order.dtype),
-        lambda: order,
-    )
+    order = jax.lax.cond(position == 0, lambda: epoch_order(key, epoch, count), lambda: order)
     picked = jax.lax.dynamic_slice(order, (position * setup.batch_size,), (setup.batch_size,))
     return {name: values[picked] for name, values in rows.items()}, order
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
+    """In which order the rows of the data come in an epoch."""
+    epoch_key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), epoch)
+    return jax.random.permutation(epoch_key, count).astype(jnp.int32)
+
+
+@eqx.filter_jit
+def validate(setup: Setup, rows: Values, key: jax.Array, train: Train) -> jax.Array:
+    """The mean loss on held-out rows, in batches, with the same random numbers each time.
+
+    Batches are of one size, no larger than in training; fewer rows than there are batches may be
+    left over.
+    """
+    energy, learned = merge(setup, train.rest, train.parameters)
+    batches = -(-rows_in(rows) // setup.batch_size)
+    size = rows_in(rows) // batches
+
+    def add(index, total):
+        taken = [index * size, size]
+        batch = {n: jax.lax.dynamic_slice_in_dim(values, *taken) for n, values in rows.items()}
+        augment_key, loss_key = jax.random.split(jax.random.fold_in(key, index))
+        if setup.augment is not None:
+            batch = jax.vmap(setup.augment)(batch, jax.random.split(augment_key, size))
+        loss, _, _ = setup.objective.loss(energy, learned, batch, train.objective_state, loss_key)
+        return total + loss
+
+    key = jax.random.fold_in(key, 2**31 - 4)
+    return jax.lax.fori_loop(0, batches, add, jnp.zeros(())) / batches
+
+
+@eqx.filter_jit
+def copy(tree: Any) -> Any:
+    """Arrays of their own, which outlive the donated carry."""
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 def merge(setup: Setup, rest: Skeleton, parameters: dict[str, list[jax.Array]]) -> tuple[Any, Any]:

@@ -36,6 +36,8 @@ def resolve(optimizer: Any) -> Optimizer:
 
 
 def _checked(optimizer: Any) -> Optimizer:
+    if isinstance(optimizer, optax.MultiSteps):
+        return optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             f"optimizer= must be an Optax optimiser such as optax.adam(1e-3), got {optimizer!r}"

@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,58 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import check_count
+from energia._types import Values, check_count, float_dtype
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective, support_shapes
 from energia.training import _loop
-from energia.training._data import Rows, check_datum, check_variables, rows_of
+from energia.training._data import check_datum, check_variables, rows_of
+from energia.training._stream import Stream, mapped, repeated, sample
 
 STREAM_STEPS = 16
-
-
-class Stream:
-    """Batches from an iterable, checked as they come; begun again where it can be."""
-
-    def __init__(self, batches: Iterable[Any], check: Callable[[Any, str], Rows]):
-        self.batches, self.check = batches, check
-        self.count = 0
-        self._iterator = iter(batches)
-        self._kind: dict[str, str] | None = None
-
-    def _next(self) -> Any:
-        self.count += 1
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            self._iterator = iter(self.batches)
-            return next(self._iterator)  # a generator is spent: this ends the stream
-
-    def skip(self, count: int) -> None:
-        """Leave out batches that a resumed run has already seen."""
-        with contextlib.suppress(StopIteration):
-            for _ in range(count):
-                self._next()
-
-    def take(self, count: int) -> list[Rows]:
-        """Up to `count` batches."""
-        taken: list[Rows] = []
-        with contextlib.suppress(StopIteration):
-            while len(taken) < count:
-                batch = self._next()
-                taken.append(self._checked(batch))
-        return taken
-
-    def _checked(self, batch: Any) -> Rows:
-        what = f"batch {self.count - 1} of the data"
-        rows = self.check(batch, what)
-        kind = {name: f"{array.dtype}{list(array.shape)}" for name, array in rows.items()}
-        self._kind = self._kind or kind
-        if kind != self._kind:
-            raise ValueError(
-                f"{what} holds {kind}, the first held {self._kind}: every batch needs the same "
-                "names, shapes and dtypes"
-            )
-        return rows
 
 
 class Source:
@@ -74,6 +31,7 @@ class Source:
         data: Any,
         batch_size: int | None,
         augment: Callable[..., Any] | None,
+        key: jax.Array,
     ):
         in_memory = isinstance(data, Mapping) or hasattr(data, "__array__")
         if not in_memory and not isinstance(data, Iterable):
@@ -82,17 +40,19 @@ class Source:
                 f"batches, got {type(data).__name__}"
             )
         numbers = isinstance(data, list | tuple) and len(data) > 0 and _is_number(data[0])
-        check = functools.partial(rows_of, model, given=objective.given, raw=augment is not None)
+        self._check = functools.partial(
+            rows_of, model, given=objective.given, raw=augment is not None
+        )
         self.stream: Stream | None = None
-        self.waiting: list[Rows] = []
-        if in_memory or numbers:
-            first = check(data, "the data")
+        self._key = key
+        self._files: dict[str, Any] = {}
+        if not (in_memory or numbers):
+            self.stream = Stream(repeated(data), self._check)
+            first = self.stream.first()
+        elif files := _files(model, data):
+            first, self._files = self._check(sample(files), "the data"), files
         else:
-            self.stream = Stream(data, check)
-            self.waiting = self.stream.take(1)
-            if not self.waiting:
-                raise ValueError("the data is an iterable without any batch")
-            first = self.waiting[0]
+            first = self._check(data, "the data")
         datum: Any = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in first.items()}
         if augment is None:
             check_variables(model, objective, first)
@@ -103,42 +63,100 @@ class Source:
         if not objective.supplies(model):  # then a datum and what is latent are all that it takes
             whole = datum | support_shapes(model, objective.latent(model, datum))
             eqx.filter_eval_shape(lambda energy, values: energy._scalar_at(values), model, whole)
-        count = len(next(iter(first.values())))
+        count = len(next(iter((self._files or first).values())))
         if batch_size is None or self.stream is not None:
             batch_size = count if self.stream is not None else min(128, count)
         self.batch_size = check_count(batch_size, "batch_size", 1)
         if self.batch_size > count:
             raise ValueError(f"batch_size= is {self.batch_size}, the data has {count} rows")
-        # the whole data, or the first batch of a stream, on the device
+        # on the device: the whole data, rows of what is in files, or the first batch of a stream
         self.first = {name: jnp.asarray(array) for name, array in first.items()}
+        self.skip(0)
+
+    def held_out(self, data: Any) -> Values:
+        """Held-out rows like those of the data, on the device.
+
+        Raises:
+            TypeError, ValueError: when they are of another kind.
+        """
+        rows = self._check(data, "validation=")
+        kinds = [{n: (a.dtype, a.shape[1:]) for n, a in d.items()} for d in (rows, self.first)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"validation= holds {_text(rows)}, the data {_text(self.first)}")
+        return {name: jnp.asarray(array) for name, array in rows.items()}
+
+    @property
+    def known(self) -> Values | None:
+        """What tells this data from others: of a stream nothing, it may come in another order."""
+        return self.first if self.stream is None or self._files else None
 
     @property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """What `take` gives, as shapes."""
-        lead = () if self.stream is None else (STREAM_STEPS,)
+        if self.stream is None:
+            lead: tuple[int, ...] = ()
+            rows = {name: array.shape for name, array in self.first.items()}
+        else:
+            rows = {n: (self.batch_size, *array.shape[1:]) for n, array in self.first.items()}
+            lead = (STREAM_STEPS,)
         return {
-            name: jax.ShapeDtypeStruct((*lead, *array.shape), array.dtype)
-            for name, array in self.first.items()
+            name: jax.ShapeDtypeStruct((*lead, *shape), self.first[name].dtype)
+            for name, shape in rows.items()
         }
 
     def skip(self, steps: int) -> None:
         """Leave out the batches of steps that were done before."""
-        if self.stream is not None and steps:
-            self.waiting = []
-            self.stream.skip(steps - 1)
+        if self._files:
+            batches = mapped(self._files, self.batch_size, self._key, steps)
+            self.stream = Stream(batches, self._check, steps)
+        elif self.stream is not None:
+            self.stream.skip(steps)
+
+    @contextlib.contextmanager
+    def reading(self, steps: int) -> Iterator[None]:
+        """Read ahead for so many steps in a thread, while the device computes."""
+        if self.stream is None or steps == 0:
+            yield
+            return
+        stream, wide = self.stream, float_dtype() == np.float64  # a thread has a context of its own
+
+        def fetch() -> None:
+            with jax.enable_x64(wide):
+                stream.fetch(min(steps, STREAM_STEPS))
+
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        yield
+        thread.join()
 
     def take(self, steps: int) -> tuple[Any, int]:
-        """Data for up to `steps` steps, and for how many there is some."""
+        """Data for up to `steps` steps, and for how many there is some.
+
+        Raises:
+            Exception: what reading the next batch raised.
+        """
         if self.stream is None:
             return self.first, min(steps, _loop.CHUNK_STEPS)
-        wanted = min(steps, STREAM_STEPS)
-        batches = self.waiting + self.stream.take(wanted - len(self.waiting))
-        self.waiting = []
+        batches = self.stream.take(min(steps, STREAM_STEPS))
         if not batches:
             return None, 0
         padded = batches + [batches[-1]] * (STREAM_STEPS - len(batches))
         stacked = {n: jnp.asarray(np.stack([b[n] for b in padded])) for n in batches[0]}
         return stacked, len(batches)
+
+
+def _files(model: Energy, data: Any) -> dict[str, Any]:
+    """The arrays by name, if one of them is memory-mapped; else nothing."""
+    arrays = data if isinstance(data, Mapping) else {model.variables[0]: data}
+    in_files = any(isinstance(array, np.memmap) for array in arrays.values())
+    lengths = {np.shape(array)[:1] for array in arrays.values()}
+    if not in_files or len(lengths) != 1 or lengths & {(), (0,)}:
+        return {}  # or wrong, as the check of arrays in memory will say
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def _text(rows: Mapping[str, Any]) -> str:
+    return ", ".join(f"{n!r}: {a.dtype}{list(a.shape[1:])} a row" for n, a in rows.items())
 
 
 def _is_number(value: Any) -> bool:
