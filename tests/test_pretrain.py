@@ -44,25 +44,18 @@ def test_each_machine_stands_for_its_place(key: jax.Array) -> None:
 
 
 @pytest.mark.slow
-def test_three_layers_begin_near_the_data(key: jax.Array) -> None:
-    """The exact likelihood: after pre-training far above the start, and joint training goes on."""
+def test_layer_by_layer_it_comes_nearer_to_the_data(key: jax.Array) -> None:
+    """The exact likelihood of the whole, of which each machine saw a part: above the start."""
     data = rows(1500)
     dbm = en.DBM((6, en.Spin(4), 3, en.Spin(2)), data=data, key=key)
-    objective = en.objectives.PCD(num_steps=5, buffer_size=512, reinit_prob=0.0, mean_field=True)
-    told = [en.evaluate.log_likelihood(dbm, data).value]
+    objective = en.objectives.PCD(num_steps=5, buffer_size=512, reinit_prob=0.0)
     begun = en.pretrain(dbm, data, objective, key=key, num_steps=500, optimizer=optax.adam(0.02))
-    told.append(en.evaluate.log_likelihood(begun, data).value)
     assert begun.layers == dbm.layers
     for offset, before in zip(begun.offsets, dbm.offsets, strict=True):
         np.testing.assert_allclose(offset, before)
-    schedule = optax.cosine_decay_schedule(0.01, 1000)
-    result = en.fit(begun, data, objective, key=key, num_steps=1000, optimizer=optax.adam(schedule))
-    told.append(en.evaluate.log_likelihood(result.energy, data).value)
-    _, counts = np.unique(data, axis=0, return_counts=True)
-    entropy = -np.sum(counts / 1500 * np.log(counts / 1500))
-    assert told[0] < -3.7
-    assert told[1] > told[0] + 0.5
-    assert -entropy - 0.15 < told[2]
+    before, after = (en.evaluate.log_likelihood(machine, data).value for machine in (dbm, begun))
+    assert before == pytest.approx(-3.89, abs=0.1)  # independent units
+    assert after > before + 0.2
 
 
 def test_what_is_no_deep_machine(key: jax.Array) -> None:
