@@ -16,6 +16,7 @@ from energia import evaluate, interop, objectives, paths, plot, samplers, testin
 from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
+    DBM,
     LKJ,
     RBM,
     AsymmetricLaplace,
@@ -34,10 +35,12 @@ from energia.energies import (
     Gamma,
     Gaussian,
     GaussianMixture,
+    GaussianRBM,
     Geometric,
     Gumbel,
     HalfCauchy,
     HalfNormal,
+    Hopfield,
     InverseGamma,
     Ising,
     Laplace,
@@ -82,9 +85,10 @@ from energia.supports import (
     Spin,
     Support,
 )
-from energia.training import Fit, TrainingWarning, fit
+from energia.training import Fit, TrainingWarning, fit, pretrain
 
 __all__ = [
+    "DBM",
     "LKJ",
     "RBM",
     "AsymmetricLaplace",
@@ -110,10 +114,12 @@ __all__ = [
     "Gamma",
     "Gaussian",
     "GaussianMixture",
+    "GaussianRBM",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
+    "Hopfield",
     "Interval",
     "InverseGamma",
     "Ising",
@@ -160,6 +166,7 @@ __all__ = [
     "objectives",
     "paths",
     "plot",
+    "pretrain",
     "sample",
     "samplers",
     "testing",

@@ -93,6 +93,24 @@ def test_posteriors_find_what_is_known(tmp_path):
     assert abs(float(elpd[1]) - eight_schools_elpd()) < 0.3
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_boltzmann_machines_score_digits(tmp_path):
+    """Fewer steps than it takes by itself: still far above independent pixels, -24.15."""
+    command = [sys.executable, str(ROOT / "examples" / "boltzmann.py"), "--num-hidden", "12"]
+    options = ["--num-steps", "600", "--layers", "8", "6", "--out", str(tmp_path)]
+    result = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found = [float(x) for x in re.findall(r"LogLikelihood\((\S+) ±", result.stdout)]
+    assert len(found) == 2
+    assert -20.5 < found[0] < -18
+    assert -24 < found[1] < -18
+    from matplotlib.image import imread
+
+    for name in ("rbm_samples.png", "rbm_filters.png", "rbm_completed.png", "dbm_samples.png"):
+        assert np.std(imread(tmp_path / name)) > 0.02, name
+
+
 def eight_schools_elpd() -> float:
     """The sum of log p(y_j | the others), by quadrature over mu and tau; theta integrates out."""
     effects = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])

@@ -7,6 +7,7 @@ from energia.energies._total import total
 from energia.energies._trainable import constant
 from energia.energies.analytic import DoubleWell, Funnel, Ring, Rosenbrock
 from energia.energies.boltzmann import RBM
+from energia.energies.dbm import DBM
 from energia.energies.distributions import (
     LKJ,
     AsymmetricLaplace,
@@ -44,10 +45,13 @@ from energia.energies.distributions import (
     ZeroInflatedPoisson,
 )
 from energia.energies.gaussian import Gaussian, GaussianMixture
+from energia.energies.gaussian_rbm import GaussianRBM
+from energia.energies.hopfield import Hopfield
 from energia.energies.ising import Ising, Potts
 from energia.energies.neural import MLPEnergy
 
 __all__ = [
+    "DBM",
     "LKJ",
     "RBM",
     "AsymmetricLaplace",
@@ -66,10 +70,12 @@ __all__ = [
     "Gamma",
     "Gaussian",
     "GaussianMixture",
+    "GaussianRBM",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
+    "Hopfield",
     "InverseGamma",
     "Ising",
     "Laplace",

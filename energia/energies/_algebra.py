@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -109,6 +109,9 @@ class Sum(_Joined):
             return super()._factorize(name, values)
         total = functools.reduce(operator.add, touched)
         return eqx.tree_at(lambda factors: factors.base, total, sum(base, start=total.base))
+
+    def _multilinear(self, names: Collection[str]) -> bool:
+        return all(energy._multilinear(names) for energy in self.energies)
 
     def _exact(self, values: Mapping[str, Any]) -> Exact | None:
         supports = self.supports
@@ -239,6 +242,9 @@ class Scaled(_Wrapped):
         factors = self.energy._factorize(name, values)
         return None if factors is None else factors.scale(self.weight)
 
+    def _multilinear(self, names: Collection[str]) -> bool:
+        return self.energy._multilinear(names)
+
     def _formula(self, shown: Mapping[str, str] | None = None) -> str:
         inner = self.energy._factor(shown)
         if not (is_concrete(self.weight) and self.weight.ndim == 0):
@@ -303,6 +309,9 @@ class Frozen(_Wrapped):
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         return self.energy._factorize(name, values)
+
+    def _multilinear(self, names: Collection[str]) -> bool:
+        return self.energy._multilinear(names)
 
 
 # --- constructors: they keep the algebra flat

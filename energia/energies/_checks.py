@@ -25,6 +25,27 @@ def check_names(energy: "Energy", values: Mapping[str, Any]) -> None:
     raise TypeError(f"{energy._name} has the variables {variables}; it {' and '.join(problems)}")
 
 
+def bound(energy: "Energy", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by variable name, from what a call of an energy was given."""
+    variables = energy.variables
+    if len(args) > len(variables):
+        raise TypeError(
+            f"{energy._name} has {len(variables)} variables {variables}, "
+            f"got {len(args)} values by position"
+        )
+    if args and len(variables) > 1 and not energy._ordered:
+        raise TypeError(
+            f"{energy._formula()} has the variables {variables}: pass them by name or with "
+            ".at({...}), since the order of a sum's terms should not matter"
+        )
+    values = dict(zip(variables, args, strict=False))
+    if twice := [name for name in kwargs if name in values]:
+        raise TypeError(f"{energy._name} got {twice} both by position and by name")
+    values |= kwargs
+    check_names(energy, values)
+    return values
+
+
 def own_values(energy: "Energy", values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an energy's variables, of those that are given."""
     return {name: values[name] for name in energy.variables if name in values}

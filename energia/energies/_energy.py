@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from energia._types import as_array, as_float, is_concrete, parameters_of
-from energia.energies._checks import check_names, not_scalar, real_scalar
+from energia.energies._checks import bound, check_names, not_scalar, real_scalar
 from energia.energies._exact import Exact, factorized
 from energia.energies._factors import Factors, enumerated
 from energia.energies._remember import remembered
@@ -104,6 +104,10 @@ class Energy(eqx.Module):
         """
         return enumerated(self, name, values)
 
+    def _multilinear(self, names: Collection[str]) -> bool:
+        """Hook: whether it is linear in each entry of these variables, and takes their means."""
+        return not set(names) & set(self.variables)
+
     def _exact(self, values: Mapping[str, Any]) -> Exact | None:
         """Hook: independent draws of the variables that have no value here, and their normaliser.
 
@@ -164,11 +168,9 @@ class Energy(eqx.Module):
         for name, value in values.items():
             support = supports[name]
             known_discrete = support is not None and support.discrete
-            if known_discrete or not (
-                alone or support is not None or jnp.issubdtype(value.dtype, jnp.floating)
-            ):
-                continue
-            moving[name] = as_float(value)
+            real = alone or support is not None or jnp.issubdtype(value.dtype, jnp.floating)
+            if real and not known_discrete:
+                moving[name] = as_float(value)
         if not moving:
             raise TypeError(
                 f"{self._name} has no score here: none of {list(values)} is continuous "
@@ -377,27 +379,12 @@ class Energy(eqx.Module):
     def __str__(self) -> str:
         known = [f"{n}: {s}" for n, s in self.supports.items() if s is not None]
         count = count_parameters(self)
-        details = [", ".join(known)] if known else []
-        return f"{self._formula()}  [{'; '.join([*details, f'{count} parameters'])}]"
+        details = ", ".join(known) + "; " * bool(known)
+        return f"{self._formula()}  [{details}{count} parameters]"
 
     def __repr__(self) -> str:
         return str(self)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Values by variable name, from what a call was given."""
-        if len(args) > len(self.variables):
-            raise TypeError(
-                f"{self._name} has {len(self.variables)} variables {self.variables}, "
-                f"got {len(args)} values by position"
-            )
-        if args and len(self.variables) > 1 and not self._ordered:
-            raise TypeError(
-                f"{self._formula()} has the variables {self.variables}: pass them by name or with "
-                ".at({...}), since the order of a sum's terms should not matter"
-            )
-        values = dict(zip(self.variables, args, strict=False))
-        if twice := [name for name in kwargs if name in values]:
-            raise TypeError(f"{self._name} got {twice} both by position and by name")
-        values |= kwargs
-        check_names(self, values)
-        return values
+        return bound(self, args, kwargs)

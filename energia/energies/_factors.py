@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_float, is_concrete
+from energia.energies._uniform import uniform
 from energia.supports import Discrete, Real, Support
 
 if TYPE_CHECKING:
@@ -26,11 +27,23 @@ def logsumexp(values: jax.Array, axis: int | None = None) -> jax.Array:
     return jnp.squeeze(jnp.where(empty, -jnp.inf, result), axis)
 
 
+@jax.custom_jvp
 def _logaddexp(one: jax.Array, two: jax.Array) -> jax.Array:
-    """`logsumexp` of two."""
-    empty = jnp.maximum(one, two) == -jnp.inf
-    result = jnp.logaddexp(jnp.where(empty, 0.0, one), jnp.where(empty, 0.0, two))
-    return jnp.where(empty, -jnp.inf, result)
+    """`logsumexp` of two, whose gradient costs one sigmoid."""
+    # log1p would cost twice as much, for digits that are lost in the sum
+    return jnp.maximum(one, two) + jnp.log(1 + jnp.exp(-jnp.abs(_gap(one, two))))
+
+
+@_logaddexp.defjvp
+def _logaddexp_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    one, two = tangents
+    share = jax.nn.sigmoid(_gap(*primals))
+    slope = jnp.where(jnp.maximum(*primals) == -jnp.inf, 0.0, one + share * (two - one))
+    return _logaddexp(*primals), slope
+
+
+def _gap(one: jax.Array, two: jax.Array) -> jax.Array:
+    return jnp.where(jnp.maximum(one, two) == -jnp.inf, 0.0, two - one)
 
 
 class Categorical(eqx.Module):
@@ -77,7 +90,7 @@ class Categorical(eqx.Module):
         """For each entry the number of the state that is drawn."""
         if self.logits.shape[-1] == 2:  # one uniform number an entry
             odds = self.logits[..., 1] - self.logits[..., 0]
-            return jax.random.uniform(key, odds.shape, odds.dtype) < jax.nn.sigmoid(odds)
+            return uniform(key, odds.shape, odds.dtype) < jax.nn.sigmoid(odds)
         return jax.random.categorical(key, self.logits)
 
 

@@ -1,7 +1,7 @@
 """Variables of an energy replaced: by a value, another name, or a function of other variables."""
 
 import keyword
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -131,6 +131,14 @@ class Substituted(Energy):
         if origin is None or sum(name in names for names in places) > 1:  # tied
             return super()._factorize(name, values)
         return self.energy._factorize(origin, self._inner(values))
+
+    def _multilinear(self, names: Collection[str]) -> bool:
+        sources = {n: self.replacements.get(n, _Name(n)) for n in self.energy.variables}
+        through = [s for s in sources.values() if set(s.names) & set(names)]
+        tied = len(through) > len(set(names) & set(self.variables))
+        inner = [n for n, source in sources.items() if source in through]
+        plain = all(isinstance(source, _Name) for source in through)
+        return plain and not tied and self.energy._multilinear(inner)
 
     def _exact(self, values: Mapping[str, Any]) -> Exact | None:
         inner = self._inner(values)

@@ -1,37 +1,48 @@
-"""Boltzmann machines."""
+"""The restricted Boltzmann machine."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from energia._types import as_float, check_count, check_key
-from energia.energies._checks import one_value
-from energia.energies._energy import Energy
-from energia.energies._factors import Categorical
-from energia.supports import Binary, Support
+from energia._types import as_float, check_key
+from energia.energies._layered import Layer, Layered, unoffset
+from energia.energies._trainable import constant
+from energia.energies._units import even, layer, of_data, shape_of, small_weights
+from energia.supports import Binary, Discrete
 
 
-class RBM(Energy):
+class RBM(Layered):
     r"""The restricted Boltzmann machine, $E(v, h) = -v^\top b - h^\top c - v^\top W h$.
 
-    Visible units v and hidden units h are in {0, 1}. Given one layer the units of the other are
-    independent, $P(h_j = 1 \mid v) = \mathrm{sigmoid}(c_j + (v^\top W)_j)$, so that `'gibbs'` draws
-    a whole layer at once, and `.marginalize('h')` is the free energy
+    Units are in {0, 1}, or what the support of their layer says: spins $\pm 1$, or one of K states
+    each, which weights and biases have an axis more for (softmax units, $v_{ik} = [v_i = k]$).
+    Given one layer the units of the other are independent,
+    $P(h_j = 1 \mid v) = \mathrm{sigmoid}(c_j + (v^\top W)_j)$, so that `'gibbs'` draws a whole
+    layer at once, and `.marginalize('h')` is the free energy
     $-v^\top b - \sum_j \mathrm{softplus}(c_j + (v^\top W)_j)$ in closed form.
 
+    With `data` the machine begins where its visible units have the means of the data, and in
+    centred coordinates: $v - \mu$ and $h - \lambda$ stand in the place of v and h, about the means
+    $\mu$ of the data and $\lambda$ of a machine without weights. What it can learn is the same, the
+    path there is shorter. Its biases are those about these offsets: `with_offsets(v=0, h=0)` gives
+    the form above.
+
     Args:
-        num_visible: visible units, at least 1.
-        num_hidden: hidden units, at least 1.
-        key: a typed JAX key for the weights, which begin as normals of standard deviation 0.01; the
-            biases begin at 0.
+        num_visible: a number of binary units, at least 1, or the support of the visible units:
+            `en.Binary(n)`, `en.Spin(n)` or `en.Categorical(K, n)`.
+        num_hidden: the same of the hidden units.
+        data: rows of v, shape (rows, visible); None: biases and offsets begin at 0.
+        key: a typed JAX key for the weights, which begin as normals of standard deviation 0.01.
 
     References:
         Smolensky (1986), Information processing in dynamical systems: foundations of harmony
         theory. Hinton (2012), A practical guide to training restricted Boltzmann machines.
+        Salakhutdinov, Mnih and Hinton (2007), Restricted Boltzmann machines for collaborative
+        filtering (softmax units). Melchior, Fischer and Wiskott (2016), How to center deep
+        Boltzmann machines.
 
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
@@ -41,26 +52,55 @@ class RBM(Energy):
         >>> free = rbm.marginalize("h")
         >>> free(jnp.ones(3)).shape
         ()
+        >>> print(en.RBM(en.Categorical(5, 3), en.Spin(2), key=jax.random.key(0)))
+        RBM(v, h)  [v: categorical 5 (3,), h: spin (2,); 47 parameters]
     """
 
     weights: jax.Array
     visible_bias: jax.Array
     hidden_bias: jax.Array
+    visible: Discrete = eqx.field(static=True)
+    hidden: Discrete = eqx.field(static=True)
+    visible_offset: jax.Array = constant()
+    hidden_offset: jax.Array = constant()
 
-    def __init__(self, num_visible: int, num_hidden: int, *, key: jax.Array):
-        shape = check_count(num_visible, "num_visible", 1), check_count(num_hidden, "num_hidden", 1)
-        self.weights = 0.01 * jax.random.normal(check_key(key), shape)
-        self.visible_bias = jnp.zeros(shape[0])
-        self.hidden_bias = jnp.zeros(shape[1])
+    def __init__(
+        self,
+        num_visible: int | Discrete,
+        num_hidden: int | Discrete,
+        *,
+        data: Any = None,
+        key: jax.Array,
+    ):
+        self.visible = layer(num_visible, "num_visible")
+        self.hidden = layer(num_hidden, "num_hidden")
+        shapes = shape_of(self.visible), shape_of(self.hidden)
+        self.weights = small_weights(check_key(key), *shapes)
+        zeros = unoffset((self.visible, self.hidden))
+        self.visible_bias, self.hidden_bias = zeros
+        self.visible_offset, self.hidden_offset = unoffset((self.visible, self.hidden))
+        if data is not None:
+            self.visible_offset, self.visible_bias = of_data(self.visible, data, "data=")
+            self.hidden_offset = even(self.hidden)
 
     @staticmethod
-    def from_parameters(weights: Any, visible_bias: Any, hidden_bias: Any) -> "RBM":
+    def from_parameters(
+        weights: Any,
+        visible_bias: Any,
+        hidden_bias: Any,
+        *,
+        visible: Discrete | None = None,
+        hidden: Discrete | None = None,
+    ) -> "RBM":
         """A machine with given parameters.
 
         Args:
-            weights: $W$, shape (visible, hidden).
+            weights: $W$, shape (visible, hidden); categorical units have an axis over states more,
+                here and in their bias.
             visible_bias: $b$, shape (visible,).
             hidden_bias: $c$, shape (hidden,).
+            visible: the support of the visible units; None: binary.
+            hidden: the support of the hidden units; None: binary.
 
         Raises:
             ValueError: when the shapes do not fit.
@@ -71,36 +111,48 @@ class RBM(Energy):
             >>> float(rbm(v=np.ones(2), h=np.ones(1)))
             -2.0
         """
-        new = tuple(
-            as_float(value, name)
-            for name, value in (
-                ("weights", weights),
-                ("visible_bias", visible_bias),
-                ("hidden_bias", hidden_bias),
-            )
-        )
-        shape = new[0].shape
-        if len(shape) != 2 or new[1].shape != shape[:1] or new[2].shape != shape[1:]:
-            raise ValueError(
-                "RBM.from_parameters() needs weights of shape (visible, hidden), and biases of "
-                f"shapes (visible,) and (hidden,); got {shape}, {new[1].shape}, {new[2].shape}"
-            )
-        shell = eqx.filter_eval_shape(lambda key: RBM(*shape, key=key), jax.random.key(0))
-        return eqx.tree_at(lambda rbm: (rbm.weights, rbm.visible_bias, rbm.hidden_bias), shell, new)
+        matrix = as_float(weights, "weights")
+        biases = as_float(visible_bias, "visible_bias"), as_float(hidden_bias, "hidden_bias")
+        shapes = matrix.shape, biases[0].shape, biases[1].shape
+        kinds = []
+        for support, bias in zip((visible, hidden), biases, strict=True):
+            known = support or (Binary(bias.shape) if bias.ndim == 1 and bias.size else None)
+            if known is None or shape_of(known) != bias.shape:
+                raise ValueError(_misfit(shapes, (visible, hidden)))
+            kinds.append(known)
+        if matrix.shape != biases[0].shape + biases[1].shape:
+            raise ValueError(_misfit(shapes, (visible, hidden)))
+        shell = eqx.filter_eval_shape(lambda key: RBM(*kinds, key=key), jax.random.key(0))
+        offsets = unoffset(kinds)
+        return eqx.tree_at(_arrays, shell, (matrix, *biases, *offsets))
 
     def __call__(self, v: ArrayLike, h: ArrayLike) -> jax.Array:
-        v = one_value(self, v, self.visible_bias.shape)
-        h = one_value(self, h, self.hidden_bias.shape)
-        return -v @ self.visible_bias - h @ self.hidden_bias - v @ self.weights @ h
+        return self._energy_of({"v": v, "h": h})
 
-    def _supports(self) -> Mapping[str, Support]:
-        return {"v": Binary(self.visible_bias.shape), "h": Binary(self.hidden_bias.shape)}
+    @property
+    def _layers(self) -> Sequence[Layer]:
+        return (
+            Layer(self.visible, self.visible_bias, self.visible_offset),
+            Layer(self.hidden, self.hidden_bias, self.hidden_offset),
+        )
 
-    def _factorize(self, name: str, values: Mapping[str, Any]) -> Categorical:
-        if name == "h":
-            v = as_float(values["v"])
-            base, odds = -v @ self.visible_bias, self.hidden_bias + v @ self.weights
-        else:
-            h = as_float(values["h"])
-            base, odds = -h @ self.hidden_bias, self.visible_bias + self.weights @ h
-        return Categorical(base, jnp.stack([jnp.zeros_like(odds), odds], axis=-1))
+    @property
+    def _weights(self) -> Sequence[jax.Array]:
+        return (self.weights,)
+
+    def _about(self, biases: Sequence[jax.Array], offsets: Sequence[jax.Array]) -> "RBM":
+        return eqx.tree_at(_arrays, self, (self.weights, *biases, *offsets))
+
+
+def _arrays(rbm: RBM) -> Any:  # of any leaves: shapes, in a shell
+    biases = rbm.visible_bias, rbm.hidden_bias
+    return (rbm.weights, *biases, rbm.visible_offset, rbm.hidden_offset)
+
+
+def _misfit(shapes: Sequence[tuple[int, ...]], supports: Sequence[Discrete | None]) -> str:
+    kinds = [str(support or "binary (n,)") for support in supports]
+    return (
+        "RBM.from_parameters() needs weights of shape (visible, hidden), and biases of shapes "
+        f"(visible,) and (hidden,), each with an axis over states more where units are "
+        f"categorical; got {shapes[0]}, {shapes[1]} and {shapes[2]} for {kinds[0]} and {kinds[1]}"
+    )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
+from energia.energies._mean_field import draw, has_mean_field, mean_field
 from energia.objectives import _chains
 from energia.objectives._objective import (
     Objective,
@@ -33,7 +34,8 @@ class Contrastive(Objective):
 
     with no gradient through the chains that make $x^-$, which move latent variables too. Where
     latent variables have a closed form given the data, $E$ in it is the free energy: their average
-    is taken exactly in both phases. Else they are drawn given the data, by chains of their own.
+    is taken exactly in both phases. Else they are drawn given the data, by chains of their own, or
+    have their mean field: then $E(x^+)$ is the variational free energy $E_q[E] - H(q)$.
     """
 
     sampler: Kernel | None = eqx.field(
@@ -46,6 +48,7 @@ class Contrastive(Objective):
     num_latent_steps: jax.Array = eqx.field(
         default=20, converter=steps("num_latent_steps"), kw_only=True
     )
+    mean_field: bool = eqx.field(default=False, static=True, kw_only=True)
 
     def __check_init__(self):
         weight = self.energy_regularization
@@ -66,9 +69,29 @@ class Contrastive(Objective):
         kernel.check(energy, self.moving(energy))
         latent = self.latent(energy, data)
         if latent and not _known(energy, data):
+            if self.mean_field:
+                self._check_mean_field(energy, latent, data)
+                return
             kernel = self._latent_kernel(energy, latent)
             kernel.check_set()
             kernel.check(energy, latent)
+
+    def _check_mean_field(self, energy: Energy, latent: Sequence[str], data: Shapes) -> None:
+        if self.latent_sampler is not None:
+            raise ValueError(
+                "latent_sampler= draws latent variables and mean_field=True has their means: "
+                "give one of them"
+            )
+        if not has_mean_field(energy, latent, data):
+            raise ValueError(
+                f"mean_field=True needs an energy that is linear in each entry of {latent}, of "
+                f"finitely many values, and says so, as a Boltzmann machine does; of "
+                f"{energy._formula()} no mean field is known: leave it out, and they are drawn"
+            )
+
+    def _averages(self, energy: Energy, data: Shapes) -> bool:
+        """Whether latent variables have their mean field, given the data."""
+        return self.mean_field and bool(self.latent(energy, data)) and not _known(energy, data)
 
     def _latent_kernel(self, energy: Energy, latent: Sequence[str]) -> Kernel:
         return self.latent_sampler or _chains.natural_kernel(energy, latent)
@@ -84,6 +107,12 @@ class Contrastive(Objective):
             drawn = jax.vmap(lambda row, key: _posterior(energy, row).draw(key))(batch, keys)
             supports = support_shapes(energy, latent)
             return {**batch, **{n: x.astype(supports[n].dtype) for n, x in drawn.items()}}
+        if self.mean_field:
+
+            def drawn_near(row: Values, key: jax.Array) -> Values:
+                return draw(energy, mean_field(energy, latent, row).means, key)
+
+            return {**batch, **jax.vmap(drawn_near)(batch, keys)}
         starts = _chains.fresh(energy, latent, start_key, rows_in(batch))
         kernel = self._latent_kernel(energy, latent)
         drawn = _chains.run(kernel, energy, starts, batch, self.num_latent_steps, keys)[1]
@@ -102,11 +131,16 @@ class Contrastive(Objective):
             free = len(row) < len(energy.variables)
             return -_posterior(energy, row).log_partition if free else energy.at(row)
 
-        positives = batch if _known(energy, row_shapes(batch)) else completed
         negatives = jax.lax.stop_gradient(negatives)
-        # one pass over both
-        both = {name: jnp.concatenate([rows, negatives[name]]) for name, rows in positives.items()}
-        positive, negative = jnp.split(jax.vmap(value)(both), 2)
+        shapes = row_shapes(batch)
+        if self._averages(energy, shapes):
+            latent = self.latent(energy, batch)
+            positive = jax.vmap(lambda row: mean_field(energy, latent, row).free_energy)(batch)
+            negative = jax.vmap(energy.at)(negatives)
+        else:
+            positives = batch if _known(energy, shapes) else completed
+            both = {n: jnp.concatenate([rows, negatives[n]]) for n, rows in positives.items()}
+            positive, negative = jnp.split(jax.vmap(value)(both), 2)  # one pass over both
         gap = jnp.mean(positive) - jnp.mean(negative)
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
         means = {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}
@@ -156,6 +190,9 @@ class CD(Contrastive):
         latent_sampler: a Markov kernel, or its name, that draws latent variables given the data
             where they have no closed form; None: the natural one, as above.
         num_latent_steps: its transitions, from starts that know nothing of the data, at least 1.
+        mean_field: whether such latent variables have their mean field in place of draws, as is
+            usual for a deep Boltzmann machine: what is learned is a lower bound of the likelihood,
+            from which the energy is drawn towards posteriors near to independent ones.
         given: variables that are conditioned on.
 
     References:

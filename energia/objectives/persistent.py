@@ -66,6 +66,9 @@ class PCD(Contrastive):
         latent_sampler: a Markov kernel, or its name, that draws latent variables given the data
             where they have no closed form; None: the natural one, as above.
         num_latent_steps: its transitions, from starts that know nothing of the data, at least 1.
+        mean_field: whether such latent variables have their mean field in place of draws, as is
+            usual for a deep Boltzmann machine: what is learned is a lower bound of the likelihood,
+            from which the energy is drawn towards posteriors near to independent ones.
         given: variables that are conditioned on. A chain keeps the values that it was given: with
             labels these are chains for each class, as many as the class has of the data.
 
