@@ -62,7 +62,7 @@ def from_swaps(draws: Any) -> LogPartition:
     matters. The error is that of the sum over pairs, linearised: one series along the chains, with
     its effective sample size.
     """
-    if not isinstance(draws, Draws) or "log_ratios" not in draws.stats:
+    if not isinstance(draws, Draws) or "log_ratio_up" not in draws.stats:
         raise ValueError(
             f"method='tempering' needs draws= of ParallelTempering, got {draws!r}; without draws= "
             "it makes its own"
@@ -72,12 +72,14 @@ def from_swaps(draws: Any) -> LogPartition:
             "draws= lack the reference that log Z counts from: load them with their energy, "
             "Draws.load(path, energy=E), and draw by ParallelTempering itself"
         )
-    ratios = np.nan_to_num(np.asarray(draws.stats["log_ratios"], np.float64), nan=-np.inf)
+    ups, downs = (
+        np.nan_to_num(np.asarray(draws.stats[f"log_ratio_{way}"], np.float64), nan=-np.inf)
+        for way in ("up", "down")
+    )
     value = float(_at_reference(draws.run, draws.tuned_sampler))
-    influence = np.zeros(ratios.shape[:2])
-    for pair in range(ratios.shape[2]):
-        up, down = ratios[:, :, pair, 0], ratios[:, :, pair, 1]
-        step, own = _between(up, down, pair)
+    influence = np.zeros(ups.shape[:2])
+    for pair in range(ups.shape[2]):
+        step, own = _between(ups[:, :, pair], downs[:, :, pair], pair)
         value, influence = value + step, influence + own
     ess = float(mean_ess(influence)) if np.ptp(influence) > 0 else float(influence.size)
     stderr = float(influence.std() / np.sqrt(ess))

@@ -62,9 +62,9 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
     $1/(2 + 2\Lambda)$ round trips from the reference to the target and back in a step, if the
     kernel forgets where it was at each level. `draws.diagnose()` reports both, and how many
     replicas to take, about $2\Lambda + 1$; `draws.stats` has `swap_acceptance_rate` of each pair
-    in each step (chain, draw, pair), `round_trips` so far, the `levels`, and `log_ratios` of each
-    pair, $E_i - E_{i+1}$ at $x_i$ and $E_{i+1} - E_i$ at $x_{i+1}$, of which
-    `en.evaluate.log_partition(E, 'tempering', draws=draws)` makes $\log Z$.
+    in each step (chain, draw, pair), `round_trips` so far, the `levels`, and of each pair
+    `log_ratio_up`, $E_i - E_{i+1}$ at $x_i$, and `log_ratio_down`, $E_{i+1} - E_i$ at $x_{i+1}$, of
+    which `en.evaluate.log_partition(E, 'tempering', draws=draws)` makes $\log Z$.
 
     Args:
         kernel: what moves a replica, or its name: of continuous or discrete variables.
@@ -182,7 +182,8 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         )
         info = _told(seen) | {f"{INNER}{name}": rows for name, rows in seen.items()}
         info |= {"lp": -energy_there, "swap_acceptance_rate": rates, "levels": levels}
-        return new, info | {"round_trips": new.round_trips, "log_ratios": ratios}
+        info |= {"log_ratio_up": ratios[:, 0], "log_ratio_down": ratios[:, 1]}
+        return new, info | {"round_trips": new.round_trips}
 
     def _first_drawn(
         self, path: Path, positions: Values, key: jax.Array
