@@ -12,13 +12,13 @@ depend on them.
 import argparse
 import os
 import statistics
-import time
 from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _rates import steps_a_second
 from sklearn.neural_network import BernoulliRBM
 
 import energia as en
@@ -114,17 +114,7 @@ def compare(visible, hidden, batch_size, steps, repeats, sides):
     rows = rows.astype(np.float32)
     runs = {side: SIDES[side](rows, hidden, batch_size) for side in sides}
     short = max(steps // 100, 1) * 10  # whole sweeps over the data
-    for run in runs.values():
-        run(short)
-    rates = {side: [] for side in sides}
-    for _ in range(repeats):
-        for side, run in runs.items():
-            times = []
-            for count in (short, steps + short):
-                began = time.perf_counter()
-                run(count)
-                times.append(time.perf_counter() - began)
-            rates[side].append(steps / (times[1] - times[0]))
+    rates = steps_a_second(runs, short, steps, repeats)
     medians = {side: statistics.median(rate) for side, rate in rates.items()}
     told = ", ".join(f"{side} {rate:.0f}" for side, rate in medians.items())
     ratios = ", ".join(

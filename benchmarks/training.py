@@ -10,7 +10,6 @@ no optimiser. Times are medians, alternated; the ratio is floor / energia, so 1 
 import argparse
 import os
 import statistics
-import time
 from importlib.metadata import version
 
 import equinox as eqx
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _rates import steps_a_second
 
 import energia as en
 
@@ -69,19 +69,7 @@ def compare(batch_size, num_steps, steps, repeats):
         "floor": floor(model, data, batch_size, num_steps),
         "energia": energia(model, data, pcd, batch_size),
     }
-    # the cost of a call that is not of its steps (starting, ending) is taken off both
-    short = max(steps // 10, 1)
-    for run in sides.values():
-        run(short)
-    rates = {side: [] for side in sides}
-    for _ in range(repeats):
-        for side, run in sides.items():
-            times = []
-            for count in (short, steps + short):
-                began = time.perf_counter()
-                run(count)
-                times.append(time.perf_counter() - began)
-            rates[side].append(steps / (times[1] - times[0]))
+    rates = steps_a_second(sides, max(steps // 10, 1), steps, repeats)
     medians = {side: statistics.median(rate) for side, rate in rates.items()}
     print(
         f"PCD-{num_steps}, MLP 2-128-128-1, batch {batch_size}: energia {medians['energia']:.0f} "
