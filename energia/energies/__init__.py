@@ -7,6 +7,8 @@ from energia.energies._total import total
 from energia.energies._trainable import constant
 from energia.energies.analytic import DoubleWell, Funnel, Ring, Rosenbrock
 from energia.energies.boltzmann import RBM
+from energia.energies.classifier import Classifier
+from energia.energies.convolutional import ConvEnergy, ResNetEnergy
 from energia.energies.dbm import DBM
 from energia.energies.distributions import (
     LKJ,
@@ -61,6 +63,8 @@ __all__ = [
     "Binomial",
     "Cauchy",
     "Chi2",
+    "Classifier",
+    "ConvEnergy",
     "Dirichlet",
     "Discrete",
     "DoubleWell",
@@ -91,6 +95,7 @@ __all__ = [
     "Pareto",
     "Poisson",
     "Potts",
+    "ResNetEnergy",
     "Ring",
     "Rosenbrock",
     "StudentT",
