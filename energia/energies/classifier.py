@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from energia import supports
 from energia._types import as_array, as_float, as_shape, is_concrete
 from energia.energies._energy import Energy
-from energia.energies._factors import Categorical as Factors
-from energia.supports import Categorical, Real, Support
+from energia.energies._factors import Categorical, Factors
+from energia.supports import Real, Support
 
 
 class Classifier(Energy):
@@ -92,9 +93,9 @@ class Classifier(Energy):
     def _supports(self) -> Mapping[str, Support | None]:
         if self.shape is None:
             return {"x": None, "y": None}
-        return {"x": Real(self.shape), "y": Categorical(self._num_classes(self.shape))}
+        return {"x": Real(self.shape), "y": supports.Categorical(self._num_classes(self.shape))}
 
     def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
         if name != "y" or "x" not in values:
             return super()._factorize(name, values)
-        return Factors(as_float(0.0), self._logits(values["x"]))
+        return Categorical(as_float(0.0), self._logits(values["x"]))
