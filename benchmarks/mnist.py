@@ -54,10 +54,11 @@ class Curve:
             machine, self.test, key=self.key, num_steps=annealing_steps
         )
         z = result.log_partition
+        weights = "exact" if z.ess is None else f"ESS {z.ess:.0f} of {z.num_chains}"
         print(
             f"{name} {self.spent:>8.0f} s {result.value:>9.2f} ± {result.stderr:.2f}"
             f"  [{result.lower:.2f}, {result.upper:.2f}]  log Z {z.value:.2f} ± {z.stderr:.2f}"
-            f"  ESS {z.ess:.0f} of 128",
+            f"  {weights}",
             flush=True,
         )
 

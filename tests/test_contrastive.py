@@ -246,7 +246,7 @@ def test_samples_keep_below_the_bound_that_they_are_given(key):
 
 def test_a_sampler_by_name_that_does_not_fit(key):
     for objective in (CD(sampler="langevin"), PCD(sampler="hmc")):
-        with pytest.raises((TypeError, ValueError), match=r"'v' is discrete|not tuned"):
+        with pytest.raises((TypeError, ValueError), match="'v' is discrete"):
             en.fit(MACHINE, np.zeros((20, 3)), objective, key=key, num_steps=1)
     with pytest.raises(TypeError, match="'h' is discrete"):
         en.fit(DEEP, BITS["v"], CD(latent_sampler="langevin"), key=key, num_steps=1)

@@ -164,6 +164,7 @@ def test_machine_as_made(key: jax.Array) -> None:
         (lambda: en.Ising((3, 3), coupling=np.ones(2)), "on a lattice it is one number; give edge"),
         (lambda: en.Ising(3, coupling=1.0, field=np.ones(2)), "field of shape .* does not broad"),
         (lambda: en.Ising(3, coupling=1.0, edges=[[0, 3]]), "positions from 0 to 2, got 3"),
+        (lambda: en.Ising(3, coupling=1.0, edges=[[0, -1]]), "positions from 0 to 2, got -1"),
         (lambda: en.Ising(3, coupling=1.0, edges=[[1, 1]]), "joins 1 to itself: use field="),
         (lambda: en.Ising(3, coupling=1.0, edges=[0, 1]), r"integers of shape \(m, 2\); got shape"),
         (lambda: en.Ising(3, coupling=[1.0, 1.0], edges=RING[:1]), "coupling of shape"),

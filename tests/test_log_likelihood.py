@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.slow
 def test_digits(key):
-    """64-16 on scikit-learn's digits: above -18.46 test, the best of its BernoulliRBM."""
+    """64-16 on scikit-learn's digits: above -18.46 test, of one run of its BernoulliRBM."""
     stored: Any = load_digits()
     digits = (stored.data > 8) * 1.0
     train, test = digits[:1437], digits[1437:]

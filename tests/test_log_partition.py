@@ -175,6 +175,9 @@ def test_boltzmann_machine(method, key):
     assert holds(result, enumerated(rbm))
     assert np.isinf(result.lower) == (method in ("raise", "tempering"))
     assert np.isinf(result.upper) == (method in ("ais", "smc", "tempering"))
+    assert [side.method for side in result.sides] == ["ais", "raise"] * (method == "bracket")
+    for side in result.sides:
+        assert agrees(side, enumerated(rbm)), side
 
 
 @quiet

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 import optax
@@ -56,6 +57,17 @@ def test_layer_by_layer_it_comes_nearer_to_the_data(key: jax.Array) -> None:
     before, after = (en.evaluate.log_likelihood(machine, data).value for machine in (dbm, begun))
     assert before == pytest.approx(-3.89, abs=0.1)  # independent units
     assert after > before + 0.2
+
+
+def test_data_by_the_name_of_the_layer(key: jax.Array) -> None:
+    dbm, data = en.DBM((6, 2, 2), key=key), rows(20)
+    objective = en.objectives.CD(num_steps=1)
+    one, two = (
+        en.pretrain(dbm, each, objective, key=key, num_steps=2) for each in (data, {"v": data})
+    )
+    assert eqx.tree_equal(one, two)
+    with pytest.raises(ValueError, match=r"data of 'v' alone, got \['h1', 'v'\]"):
+        en.pretrain(dbm, {"v": data, "h1": data}, key=key)
 
 
 def test_what_is_no_deep_machine(key: jax.Array) -> None:

@@ -77,5 +77,12 @@ def test_compose_and_print(key):
     assert values.shape == (3,)
 
 
+def test_configurations_print_their_numbers():
+    pcd = en.objectives.PCD(sampler=en.samplers.Langevin(step_size=0.5), num_steps=3)
+    assert repr(pcd).startswith("PCD(sampler=Langevin(step_size=0.5), ")
+    assert "num_steps=3, buffer_size=8192" in repr(pcd)
+    assert repr(en.samplers.BlockGibbs({"v": "gibbs"})) == "BlockGibbs(blocks=((('v',), Gibbs()),))"
+
+
 def test_conformance_checks():
     en.testing.check_energy(en.Ring())

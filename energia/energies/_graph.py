@@ -76,7 +76,8 @@ def _checked(edges: Any, size: int) -> np.ndarray:
             f" got shape {pairs.shape} and dtype {pairs.dtype}"
         )
     if pairs.size and (pairs.min() < 0 or pairs.max() >= size):
-        raise ValueError(f"edges= must hold positions from 0 to {size - 1}, got {pairs.max()}")
+        wrong = pairs[(pairs < 0) | (pairs >= size)][0]
+        raise ValueError(f"edges= must hold positions from 0 to {size - 1}, got {wrong}")
     if (pairs[:, 0] == pairs[:, 1]).any():
         loop = int(pairs[pairs[:, 0] == pairs[:, 1]][0, 0])
         raise ValueError(f"edges= joins {loop} to itself: use field= for what acts on one entry")

@@ -95,8 +95,8 @@ class RBM(Layered):
         """A machine with given parameters.
 
         Args:
-            weights: $W$, shape (visible, hidden); categorical units have an axis over states more,
-                here and in their bias.
+            weights: $W$, shape (visible, hidden); categorical units have an axis over their K
+                states behind their own, here and in their bias: (visible, K, hidden), (visible, K).
             visible_bias: $b$, shape (visible,).
             hidden_bias: $c$, shape (hidden,).
             visible: the support of the visible units; None: binary.

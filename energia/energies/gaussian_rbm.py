@@ -107,8 +107,8 @@ class GaussianRBM(Energy):
         r"""A machine with given parameters.
 
         Args:
-            weights: $W$, shape (visible, hidden); categorical units have an axis over states more,
-                here and in their bias.
+            weights: $W$, shape (visible, hidden); categorical hidden units have an axis over their
+                K states behind their own, here and in their bias: (visible, hidden, K).
             visible_bias: $b$, shape (visible,).
             hidden_bias: $c$, shape (hidden,).
             log_variance: $\log \sigma^2$, a number or of shape (visible,).

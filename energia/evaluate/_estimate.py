@@ -46,7 +46,9 @@ class LogPartition:
         num_chains: how many weights there are; 0 where there are none.
         num_steps: levels from the reference to the target; 0 where there are none.
         log_weights: the logarithms of the weights of $Z$ (of $1/Z$ for 'raise'), shape
-            (num_chains,); None where there are none, or several sides.
+            (num_chains,); None where there are none, or two sides.
+        sides: of a 'bracket' what 'ais' and 'raise' gave, of which the first is what the literature
+            reports; else none.
         acceptance_rate: the mean over all moves; None where the kernel tells none.
         levels: the values of the path's variable, reference to target; None where there are none.
         problems: why it should not be trusted, each with its numbers and advice.
@@ -62,6 +64,7 @@ class LogPartition:
     num_chains: int = 0
     num_steps: int = 0
     log_weights: np.ndarray | None = None
+    sides: "tuple[LogPartition, ...]" = ()
     acceptance_rate: float | None = None
     levels: np.ndarray | None = None
     problems: tuple[str, ...] = ()

@@ -82,10 +82,12 @@ def log_likelihood(
     Variables that are no data are summed out as `marginalize` has it: the hidden layer of a
     Boltzmann machine in closed form. Where that is impossible and their mean field is known, as for
     the hidden layers of a deep Boltzmann machine, the result is the variational lower bound
-    $\log p(x) \ge H(q) - E_q[E] - \log Z$, with $q$ the nearest law of independent entries.
+    $\log p(x) \ge H(q) - E_q[E] - \log Z$, with $q$ a law of independent entries: the local optimum
+    that is found from even odds.
 
-    A likelihood of binary data is one of the way in which they were made binary: of MNIST drawn at
-    random by grey level it is some 15 nats below that of the thresholded digits.
+    A likelihood of binary data is one of the way in which they were made binary. The literature's
+    on MNIST hold for pixels drawn at random by their grey level; thresholded digits score some 15
+    nats higher, and do not compare.
 
     Args:
         energy: an energy whose supports are known.

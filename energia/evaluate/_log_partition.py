@@ -155,8 +155,8 @@ def log_partition_of(
         return from_swaps(draws)
     if key is None:
         raise TypeError(
-            f"log_partition(method={method!r}) needs key=, a typed JAX key: no exact answer is "
-            "known, or wanted"
+            f"log Z by method={method!r} needs key=, a typed JAX key: no exact answer is known, or "
+            "wanted"
         )
     num_chains = check_count(num_chains, "num_chains", 2)
     num_steps = check_count(num_steps, "num_steps", 1)

@@ -86,6 +86,7 @@ def between(low: LogPartition, high: LogPartition) -> LogPartition:
         ess=min(low.ess or 0.0, high.ess or 0.0),
         method="bracket",
         log_weights=None,
+        sides=(low, high),
         problems=tuple(problems),
         notes=high.notes,
     )

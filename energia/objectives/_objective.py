@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._registry import Registry
+from energia._registry import Registry, configuration
 from energia._types import Values, as_array, check_count
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
@@ -38,6 +38,9 @@ class Objective(eqx.Module):
     """
 
     given: tuple[str, ...] = eqx.field(default=(), converter=_names, static=True, kw_only=True)
+
+    def __repr__(self) -> str:
+        return configuration(self)
 
     def supplies(self, energy: Energy) -> tuple[str, ...]:
         """The variables that the objective makes itself, such as a noise level."""

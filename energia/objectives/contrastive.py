@@ -65,16 +65,16 @@ class Contrastive(Objective):
 
     def check(self, energy: Energy, data: Shapes) -> None:
         kernel = self.kernel(energy)
-        kernel.check_set()
         kernel.check(energy, self.moving(energy))
+        kernel.check_set()
         latent = self.latent(energy, data)
         if latent and not _known(energy, data):
             if self.mean_field:
                 self._check_mean_field(energy, latent, data)
                 return
             kernel = self._latent_kernel(energy, latent)
-            kernel.check_set()
             kernel.check(energy, latent)
+            kernel.check_set()
 
     def _check_mean_field(self, energy: Energy, latent: Sequence[str], data: Shapes) -> None:
         if self.latent_sampler is not None:

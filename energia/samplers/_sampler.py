@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from energia._registry import Registry
+from energia._registry import Registry, configuration
 from energia._types import Values, is_concrete
 from energia.energies._energy import Energy
 from energia.paths import Path
@@ -38,6 +38,9 @@ class Sampler(eqx.Module):
     def bias(self) -> str | None:
         """Why the draws do not follow exp(-E) however long the run; None where they do."""
         return None
+
+    def __repr__(self) -> str:
+        return configuration(self)
 
 
 registry.use_base(Sampler)

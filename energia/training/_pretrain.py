@@ -1,5 +1,6 @@
 """Greedy layer-wise training of deep Boltzmann machines."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -33,7 +34,7 @@ def pretrain(
 
     Args:
         model: the machine to start from; it is not changed.
-        data: rows of v, shape (rows, visible).
+        data: rows of v, shape (rows, visible), or a dict of them, `{"v": rows}`.
         objective: how each is trained, a name or a configuration, as for `en.fit`.
         key: a typed JAX key.
         num_steps: optimiser steps a layer, at least 1.
@@ -61,6 +62,10 @@ def pretrain(
     """
     if not isinstance(model, DBM):
         raise TypeError(f"pretrain() trains the layers of an en.DBM, got {model!r}")
+    if isinstance(data, Mapping):
+        if set(data) != {"v"}:
+            raise ValueError(f"pretrain() takes data of 'v' alone, got {sorted(data)}")
+        data = data["v"]
     key, rbms = check_key(key), model.rbms
     machines: list[Energy] = []
     for number, rbm in enumerate(rbms):
