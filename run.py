@@ -97,8 +97,8 @@ def smoke(arguments):
 
 
 def pytest(python):
-    """Pytest on two processes."""
-    return [python, "-m", "pytest", "-n", "2"]
+    """Pytest on two processes, a file in one of them: its tests share what they have compiled."""
+    return [python, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
 
 
 def compile_fast(python):
