@@ -5,6 +5,9 @@
     python3 run.py test --all [...]       the same with the slow tests
     python3 run.py smoke [PYTEST ARGS]    a smoke subset on the newest Python found
 
+The tests run under XLA flags that compile fast (variable XLA_FLAGS: yours, where it is set), the
+smoke subset under XLA's own.
+
 Each task makes a virtual environment in this folder where there is none (`.venv`, or `.venv-3.x`
 for another Python than the one that runs this), installs energia into it, editable, with what the
 task needs, and runs there. A second run installs nothing unless pyproject.toml has changed.
@@ -24,6 +27,9 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = "3.11"
 KNOWN = ("3.14", "3.13", "3.12", "3.11")  # looked for, newest first
 EXTRAS = {"quickstart": "examples", "test": "test", "smoke": "test"}
+# Most of the tests' time is XLA's, for programs that run for a moment: its older emitters and LLVM
+# at level 1 compile them faster. At level 0 what samples runs slower than this saves.
+COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
 STAMP = "energia-install.json"
 
 
@@ -74,7 +80,7 @@ def test(python, arguments):
         "pyright": [python, "-m", "pyright", "--pythonpath", python],
         "pytest": [*pytest(python), *chosen, *arguments],
     }
-    return run_all(steps)
+    return run_all(steps, compile_fast(python))
 
 
 def smoke(arguments):
@@ -91,13 +97,25 @@ def smoke(arguments):
 
 
 def pytest(python):
-    """Pytest on two processes."""
-    return [python, "-m", "pytest", "-n", "2"]
+    """Pytest on two processes, a file in one of them: its tests share what they have compiled."""
+    return [python, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
 
 
-def run_all(steps):
+def compile_fast(python):
+    """Return the variables under which XLA compiles fast, where this version knows the flags.
+
+    XLA ends the process at a flag that it does not know. Flags that the caller has set stay alone.
+    """
+    if "XLA_FLAGS" in os.environ:
+        return {}
+    flags = {"XLA_FLAGS": COMPILE_FAST}
+    return flags if output(python, "import jax; print(jax.devices())", flags) else {}
+
+
+def run_all(steps, more=None):
     """Run every step, say which failed, and return the first exit code that is not zero."""
     variables = {
+        **(more or {}),
         # What compiles slowly is compiled once and kept for later runs.
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
@@ -214,11 +232,13 @@ def probe(python):
     return output(python, "import sys; print('.'.join(map(str, sys.version_info[:3])))")
 
 
-def output(python, code):
+def output(python, code, variables=None):
     """Return what Python code prints; None where it fails."""
     command = [str(python), "-c", code]
+    environ = dict(os.environ, **(variables or {}))
     try:
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode().strip()
+        text = subprocess.check_output(command, stderr=subprocess.DEVNULL, env=environ)
+        return text.decode().strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -32,9 +32,17 @@ SHORT: Any = {"num_warmup": 50, "num_samples": 100, "progress": False}
     [
         (Cycle(["mala", Repeat("hmc", 2)]), NORMAL),
         (RandomKernel(["mala", "hmc"], weights=[3.0, 1.0]), NORMAL),
-        (RandomKernel(["gibbs", "discrete_langevin"]), KINDS),
-        (BlockGibbs({"b": ("gibbs_with_gradients", 3), ("s", "k"): "discrete_langevin"}), KINDS),
-        (BlockGibbs({"x": "mala", "tau": ("mala", 2), "z": "gibbs"}), mixed()),
+        pytest.param(RandomKernel(["gibbs", "discrete_langevin"]), KINDS, marks=pytest.mark.slow),
+        pytest.param(
+            BlockGibbs({"b": ("gibbs_with_gradients", 3), ("s", "k"): "discrete_langevin"}),
+            KINDS,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            BlockGibbs({"x": "mala", "tau": ("mala", 2), "z": "gibbs"}),
+            mixed(),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["cycle", "random", "random, discrete", "blocks, discrete", "blocks, mixed"],
 )

@@ -4,6 +4,7 @@ import inspect
 import itertools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,11 @@ RING = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]])
 
 def states(support: Any) -> jax.Array:
     return jax.vmap(support.state)(jnp.arange(support.num_states, dtype=jnp.int32))
+
+
+@eqx.filter_jit
+def at_all(energy: en.Energy, rows: dict[str, Any]) -> jax.Array:
+    return jax.vmap(energy.at)(rows)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,8 @@ def test_a_lattice_is_its_graph(shape: tuple[int, ...], periodic: bool) -> None:
     lattice = en.Ising(shape, coupling=0.3, field=0.1, periodic=periodic)
     graph = en.Ising(shape, coupling=0.3, field=0.1, edges=edges)
     x = GENERATOR.choice([-1.0, 1.0], size=shape)
-    assert float(lattice(x)) == pytest.approx(float(graph(x)), abs=1e-5)
+    one, two = (float(at_all(model, {"x": x[None]})[0]) for model in (lattice, graph))
+    assert one == pytest.approx(two, abs=1e-5)
     for model in (lattice, graph):
         colours = np.array(model.graph.colours)
         assert not edges.size or (colours[edges[:, 0]] != colours[edges[:, 1]]).all()
@@ -113,20 +120,25 @@ def test_conditionals_by_colour(energy: en.Energy) -> None:
     if factors is None:  # a function of the variable hides what is independent
         assert "f(" in str(energy)
         return
-    flat = factors.logits.reshape(x.size, -1)
+    flat, x = np.asarray(factors.logits).reshape(x.size, -1), np.asarray(x)
+
+    def changed(entry: int, state: float) -> np.ndarray:
+        value = x.ravel().copy()
+        value[entry] = state
+        return value.reshape(x.shape)
+
+    logits = jax.jit(jax.vmap(lambda x: energy._factorize(name, {name: x}).logits))  # pyright: ignore
     for entry in range(x.size):
-        changed = [x.ravel().at[entry].set(state).reshape(x.shape) for state in support.states]
-        energies = np.array([float(energy.at({name: value})) for value in changed])
+        rows = np.stack([changed(entry, state) for state in support.states])
+        energies = np.asarray(at_all(energy, {name: rows}))
         np.testing.assert_allclose(flat[entry] - flat[entry, 0], energies[0] - energies, atol=1e-5)
     # entries of one colour are independent: changing one leaves the odds of the others
     colours = np.array(factors.colours)
     for entry in range(x.size):
         state = next(s for s in support.states if s != float(x.ravel()[entry]))
-        moved: Any = energy._factorize(
-            name, {name: x.ravel().at[entry].set(state).reshape(x.shape)}
-        )
+        moved = np.asarray(logits(changed(entry, state)[None])).reshape(x.size, -1)
         same = np.nonzero(colours == colours[entry])[0]
-        np.testing.assert_allclose(moved.logits.reshape(x.size, -1)[same], flat[same], atol=1e-6)
+        np.testing.assert_allclose(moved[same], flat[same], atol=1e-6)
 
 
 # --- Boltzmann machines
@@ -136,17 +148,19 @@ def test_conditionals_by_colour(energy: en.Energy) -> None:
 def test_free_energy_of_a_machine(name: str) -> None:
     other = "v" if name == "h" else "h"
     summed, kept = states(MACHINE.supports[name]), states(MACHINE.supports[other])
-    energies: Any = jax.vmap(lambda a: jax.vmap(lambda b: MACHINE.at({other: a, name: b}))(summed))(
-        kept
-    )
+    pairs = {other: np.repeat(kept, len(summed), 0), name: np.tile(summed, (len(kept), 1))}
+    energies = at_all(MACHINE, pairs).reshape(len(kept), len(summed))
     log_sums: Any = logsumexp(-np.asarray(energies, float), axis=1)
     exact = -log_sums
     free = MACHINE.marginalize(name)
-    np.testing.assert_allclose(jax.vmap(free)(kept), exact, rtol=1e-5)
-    weights, b, c = MACHINE.weights, MACHINE.visible_bias, MACHINE.hidden_bias
+    np.testing.assert_allclose(at_all(free, {other: kept}), exact, rtol=1e-5)
+    weights, b, c, kept = (
+        np.asarray(a, float)
+        for a in (MACHINE.weights, MACHINE.visible_bias, MACHINE.hidden_bias, kept)
+    )
     if name == "h":
-        softplus = np.log1p(np.exp(np.asarray(c + kept @ weights, float))).sum(1)
-        np.testing.assert_allclose(exact, -np.asarray(kept @ b, float) - softplus, rtol=1e-5)
+        softplus = np.log1p(np.exp(c + kept @ weights)).sum(1)
+        np.testing.assert_allclose(exact, -kept @ b - softplus, rtol=1e-5)
 
 
 def test_machine_as_made(key: jax.Array) -> None:

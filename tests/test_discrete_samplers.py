@@ -142,6 +142,7 @@ class StaleBlocks(BlockGibbs):
         return StaleBlocks(tuple((n, k) for (n, _), k in zip(blocks, kernels, strict=True)))
 
 
+@pytest.mark.slow
 def test_stale_cache() -> None:
     blocks: Any = {("x", "tau"): en.samplers.MALA(step_size=0.3), "z": "gibbs_with_gradients"}
     check_sampler(BlockGibbs(blocks), targets=[mixed()])

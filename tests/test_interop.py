@@ -61,7 +61,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [n if n != "kinds" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+)
 def test_the_energy_is_numpyros_log_density_and_keeps_the_laws(name):
     model, args, kwargs = MODELS[name]
     energy = en.interop.from_numpyro(model, *args, **kwargs)

@@ -372,6 +372,7 @@ def sums_of_tables(draw: st.DrawFn) -> tuple[dict[str, int], list[tuple[str, ...
     return sizes, scopes, list(order[:count])
 
 
+@pytest.mark.slow
 @given(sums_of_tables(), st.integers(0, 2**16))
 def test_random_sums_of_tables(drawing, seed):
     sizes, scopes, summed = drawing

@@ -47,6 +47,10 @@ KINDS = {n: k for n, k in EVERY.items() if not issubclass(k, en.samplers.Particl
 TOGETHER = {name for name, kind in KINDS.items() if issubclass(kind, en.samplers.AllChains)}
 each_sampler = pytest.mark.parametrize("sampler", KINDS)
 each_method = pytest.mark.parametrize("method", METHODS)
+each_run = pytest.mark.parametrize(
+    ("sampler", "method"),
+    [(n, m) for n in KINDS for m in METHODS if n not in TOGETHER or m == "vectorized"],
+)
 quiet = pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
 
 # Another length, thinning or key compiles nothing, so every test here shares these programs.
@@ -154,8 +158,7 @@ def test_bias_is_told() -> None:
 
 
 @quiet
-@each_method
-@each_sampler
+@each_run
 def test_extend_equals_one_longer_run(sampler: str, method: str) -> None:
     long = draw(sampler, method, num_samples=90, thin=2)
     short = draw(sampler, method, num_samples=25, thin=2)
@@ -167,8 +170,7 @@ def test_extend_equals_one_longer_run(sampler: str, method: str) -> None:
 
 
 @quiet
-@each_method
-@each_sampler
+@each_run
 def test_thin_keeps_every_nth(sampler: str, method: str) -> None:
     every = draw(sampler, method, num_samples=60)
     third = draw(sampler, method, num_samples=20, thin=3)

@@ -45,11 +45,12 @@ KERNELS = [
 ]
 
 
-MANY = {"parallel_tempering"}  # kernels a step
+# One harness serves all. The others have quick tests of their own, in the files of their families.
+QUICK = {"gibbs", "langevin", "mala"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY else []) for n in KERNELS]
+    "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in KERNELS]
 )
 def test_registered(name: str) -> None:
     check_sampler(CONFIGS.get(name, name), targets=TARGETS.get(name))

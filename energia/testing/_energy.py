@@ -1,7 +1,7 @@
 """The laws of energies."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -173,24 +173,32 @@ def _check_gradient(energy: Energy, points: list[Values], key: jax.Array) -> Non
     moving = [n for n, value in points[0].items() if _is_continuous(energy.supports[n], value)]
     if not moving:
         return
+
+    @jax.jit
+    def slopes_at(point: Values) -> Values:
+        rest = {name: value for name, value in point.items() if name not in moving}
+        return jax.grad(lambda x: energy.at({**rest, **x}))({name: point[name] for name in moving})
+
     for point in points:
         with law(energy._formula(), "its gradient is finite") as require:
-            rest = {name: value for name, value in point.items() if name not in moving}
-            slopes = jax.grad(lambda x, rest=rest: energy.at({**rest, **x}))(
-                {name: point[name] for name in moving}
-            )
-            for name, slope in slopes.items():
+            for name, slope in slopes_at(point).items():
                 require(jnp.all(jnp.isfinite(slope)), f"d/d{name} = {slope} at {point}")
     with jax.enable_x64(True), law(energy._formula(), "its gradient is its derivative") as require:
         wide = Unconstrained(_wide(energy))
         position = wide.unconstrain(_wide(points[-1]))
+        start = {name: np.asarray(position[name]) for name in moving}
+
+        @jax.jit
+        def value_and_slopes(moved: Values) -> tuple[jax.Array, Values]:
+            return jax.value_and_grad(lambda moved: wide.at({**position, **moved}))(moved)
+
         for direction in range(DIRECTIONS):
             keys = jax.random.split(jax.random.fold_in(key, direction), len(moving))
             arrow = {
-                n: jax.random.normal(k, position[n].shape)
+                n: np.asarray(jax.random.normal(k, start[n].shape))
                 for n, k in zip(moving, keys, strict=True)
             }
-            slope, difference, error = _slopes(wide, position, arrow)
+            slope, difference, error = _slopes(value_and_slopes, start, arrow)
             require(
                 abs(slope - difference) <= error,
                 f"along a random direction {slope:.8g} by jax.grad, {difference:.8g} by finite "
@@ -198,25 +206,22 @@ def _check_gradient(energy: Energy, points: list[Values], key: jax.Array) -> Non
             )
 
 
-def _slopes(energy: Energy, position: Values, arrow: Values) -> tuple[float, float, float]:
+def _slopes(
+    value_and_slopes: Callable[[Any], tuple[jax.Array, Values]],
+    start: Mapping[str, np.ndarray],
+    arrow: Mapping[str, np.ndarray],
+) -> tuple[float, float, float]:
     """The slope along an arrow: by the gradient, by differences, and how far they may differ."""
 
-    @jax.jit
-    def along(step: jax.Array) -> jax.Array:
-        moved = {name: position[name] + step * arrow[name] for name in arrow}
-        return energy.at({**position, **moved})
+    def along(step: float) -> float:
+        return float(value_and_slopes({n: x + step * arrow[n] for n, x in start.items()})[0])
 
-    gradient = jax.grad(lambda moved: energy.at({**position, **moved}))(
-        {name: position[name] for name in arrow}
-    )
-    slope = float(sum(jnp.sum(gradient[name] * arrow[name]) for name in arrow))
-    size = float(sum(jnp.sum(jnp.abs(gradient[name] * arrow[name])) for name in arrow))
-    value = along(jnp.zeros(()))
+    value, gradient = value_and_slopes(start)
+    parts = [np.asarray(gradient[name]) * arrow[name] for name in arrow]
+    slope, size = (sum(float(np.sum(f(part))) for part in parts) for f in (np.positive, np.abs))
     epsilon = float(jnp.finfo(value.dtype).eps)
     step = epsilon ** (1 / 3)
-    fine, coarse = (
-        float(along(jnp.asarray(h)) - along(jnp.asarray(-h))) / (2 * h) for h in (step, 2 * step)
-    )
+    fine, coarse = ((along(h) - along(-h)) / (2 * h) for h in (step, 2 * step))
     rounding = 100 * epsilon * (1 + abs(float(value))) / step
     return slope, fine, TOLERANCE * size + 10 * abs(fine - coarse) + rounding
 
