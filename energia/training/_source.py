@@ -129,8 +129,10 @@ class Source:
 
         thread = threading.Thread(target=fetch, daemon=True)
         thread.start()
-        yield
-        thread.join()
+        try:
+            yield
+        finally:  # whoever is told of an error may read on
+            thread.join()
 
     def take(self, steps: int) -> tuple[Any, int]:
         """Data for up to `steps` steps, and for how many there is some.
