@@ -12,7 +12,7 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import evaluate, interop, objectives, paths, plot, samplers, testing
+from energia import data, evaluate, interop, objectives, paths, plot, samplers, testing
 from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
@@ -162,6 +162,7 @@ __all__ = [
     "ZeroInflatedPoisson",
     "cache_compilations",
     "constant",
+    "data",
     "energy",
     "evaluate",
     "fit",

@@ -157,7 +157,7 @@ def test_latents_are_drawn_given_the_data(energy, latent, key):
     rows = {"v": jnp.tile(jnp.array([1.0, 0.0, 1.0]), (20_000, 1))}
     objective = CD(num_latent_steps=30)
     assert set(objective.latent(energy, rows)) == set(latent)
-    drawn = jax.jit(lambda key: objective.complete(energy, rows, key))(key)
+    drawn = jax.jit(lambda key: objective.complete(energy, rows, None, key))(key)
     hidden = states(energy, latent)
     energies = jax.vmap(lambda h: energy.at({"v": rows["v"][0], **h}))(hidden)
     weights = np.asarray(jax.nn.softmax(-energies), np.float64)

@@ -111,6 +111,24 @@ def test_boltzmann_machines_score_digits(tmp_path):
         assert np.std(imread(tmp_path / name)) > 0.02, name
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_benchmark_of_toys_makes_its_table(tmp_path):
+    """A twentieth of the steps: every objective runs, and a picture is made."""
+    path = tmp_path / "toys.png"
+    command = [sys.executable, str(ROOT / "benchmarks" / "toys.py"), "--toys", "moons"]
+    options = ["--scale", "0.05", "--out", str(path)]
+    result = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(r"^ +(\w+) +(-\d+\.\d+) +(-\d+\.\d+) .*/2", result.stdout, re.MULTILINE)
+    assert [row[0] for row in rows] == ["cd", "pcd", "sm", "ssm", "dsm", "nce", "drl"]
+    assert all(float(found) < float(own) + 0.1 for _, found, own in rows)
+    assert max(float(found) for _, found, _ in rows) > -3.2
+    from matplotlib.image import imread
+
+    assert np.std(imread(path)) > 0.02
+
+
 def eight_schools_elpd() -> float:
     """The sum of log p(y_j | the others), by quadrature over mu and tau; theta integrates out."""
     effects = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])

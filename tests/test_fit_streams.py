@@ -1,6 +1,7 @@
 """Batches from files and iterables: the same as from memory, read ahead, with no step lost."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,33 @@ def test_batches_are_read_while_the_device_computes(monkeypatch):
     monkeypatch.setattr(_loop, "advance", spy)
     rows = drawn(train(LINE, batches(), Probe(), num_steps=17))
     np.testing.assert_array_equal(rows[:, 0], np.arange(17))
+
+
+def test_no_thread_reads_on_after_an_error(monkeypatch):
+    """Whoever catches the error may read from the same iterator."""
+    advance, reading, done = _loop.advance, threading.Event(), []
+
+    def broken(fixed, carry):
+        if isinstance(fixed[2], Tracer):
+            return advance(fixed, carry)
+        assert reading.wait(timeout=60)
+        raise KeyboardInterrupt
+
+    def batches() -> Iterator[np.ndarray]:
+        for batch in range(40):
+            if batch == 16:
+                reading.set()
+                time.sleep(0.2)
+            done.append(batch)
+            yield ROWS[:4] + batch
+
+    monkeypatch.setattr(_loop, "advance", broken)
+    with pytest.raises(KeyboardInterrupt):
+        train(LINE, batches(), Probe(), num_steps=40)
+    read = len(done)
+    assert read > 16
+    time.sleep(0.3)
+    assert len(done) == read
 
 
 @pytest.mark.slow

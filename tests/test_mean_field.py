@@ -13,7 +13,7 @@ from test_boltzmann import MACHINES, deep
 
 import energia as en
 from energia.energies._mean_field import draw, has_mean_field, mean_field
-from energia.objectives import CD, PCD
+from energia.objectives import CD, PCD, contrastive
 
 DEEP = {name: MACHINES[name] for name in ("deep", "deep and mixed")}
 GENERATOR = np.random.default_rng(11)
@@ -202,6 +202,22 @@ def test_a_deep_machine_learns_by_its_mean_field(objective: Any, key: jax.Array)
     entropy = -np.sum(counts / 2048 * np.log(counts / 2048))
     end = en.evaluate.log_likelihood(result.ema_energy, data).value
     assert -entropy - 0.1 < end < -entropy + 1e-3
+
+
+def test_both_phases_share_one_mean_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(*args: Any) -> Any:
+        asked.append(args)
+        return mean_field(*args)
+
+    monkeypatch.setattr(contrastive, "mean_field", counted)
+    machine = DEEP["deep"]
+    rows = {"v": rows_of(machine, 4)}
+    jax.eval_shape(
+        lambda key: CD(mean_field=True).loss(machine, None, rows, None, key)[0], jax.random.key(0)
+    )
+    assert len(asked) == 1
 
 
 def test_what_has_no_mean_field_is_refused(key: jax.Array) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
-from energia.energies._mean_field import draw, has_mean_field, mean_field
+from energia.energies._mean_field import MeanField, draw, has_mean_field, mean_field
 from energia.objectives import _chains
 from energia.objectives._objective import (
     Objective,
@@ -96,7 +96,16 @@ class Contrastive(Objective):
     def _latent_kernel(self, energy: Energy, latent: Sequence[str]) -> Kernel:
         return self.latent_sampler or _chains.natural_kernel(energy, latent)
 
-    def complete(self, energy: Energy, batch: Values, key: jax.Array) -> Values:
+    def fields(self, energy: Energy, batch: Values) -> MeanField | None:
+        """The mean fields of latent variables given each row of the data, where they are wanted."""
+        if not self._averages(energy, row_shapes(batch)):
+            return None
+        latent = self.latent(energy, batch)
+        return jax.vmap(lambda row: mean_field(energy, latent, row))(batch)
+
+    def complete(
+        self, energy: Energy, batch: Values, fields: MeanField | None, key: jax.Array
+    ) -> Values:
         """The data, and a draw of what is latent given each row of it."""
         latent, energy = self.latent(energy, batch), _chains.stopped(energy)
         if not latent:
@@ -107,24 +116,27 @@ class Contrastive(Objective):
             drawn = jax.vmap(lambda row, key: _posterior(energy, row).draw(key))(batch, keys)
             supports = support_shapes(energy, latent)
             return {**batch, **{n: x.astype(supports[n].dtype) for n, x in drawn.items()}}
-        if self.mean_field:
-
-            def drawn_near(row: Values, key: jax.Array) -> Values:
-                return draw(energy, mean_field(energy, latent, row).means, key)
-
-            return {**batch, **jax.vmap(drawn_near)(batch, keys)}
+        if fields is not None:
+            means = jax.lax.stop_gradient(fields.means)
+            drawn = jax.vmap(lambda means, key: draw(energy, means, key))(means, keys)
+            return {**batch, **drawn}
         starts = _chains.fresh(energy, latent, start_key, rows_in(batch))
         kernel = self._latent_kernel(energy, latent)
         drawn = _chains.run(kernel, energy, starts, batch, self.num_latent_steps, keys)[1]
         return {**batch, **drawn}
 
     def contrast(
-        self, energy: Energy, batch: Values, completed: Values, negatives: Values
+        self,
+        energy: Energy,
+        batch: Values,
+        fields: MeanField | None,
+        completed: Values,
+        negatives: Values,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The loss; mean energies of data and samples; the samples' spread, the data's being 1.
 
-        `completed` is the batch with its latent variables; where they have a closed form they go
-        unused, and are not drawn in the compiled step.
+        `completed` is the batch with its latent variables; where they have a closed form or their
+        mean fields they go unused, and are not drawn in the compiled step.
         """
 
         def value(row: Values) -> jax.Array:
@@ -132,13 +144,11 @@ class Contrastive(Objective):
             return -_posterior(energy, row).log_partition if free else energy.at(row)
 
         negatives = jax.lax.stop_gradient(negatives)
-        shapes = row_shapes(batch)
-        if self._averages(energy, shapes):
-            latent = self.latent(energy, batch)
-            positive = jax.vmap(lambda row: mean_field(energy, latent, row).free_energy)(batch)
+        if fields is not None:
+            positive = fields.free_energy
             negative = jax.vmap(energy.at)(negatives)
         else:
-            positives = batch if _known(energy, shapes) else completed
+            positives = batch if _known(energy, row_shapes(batch)) else completed
             both = {n: jnp.concatenate([rows, negatives[n]]) for n, rows in positives.items()}
             positive, negative = jnp.split(jax.vmap(value)(both), 2)  # one pass over both
         gap = jnp.mean(positive) - jnp.mean(negative)
@@ -216,7 +226,8 @@ class CD(Contrastive):
         self, energy: Energy, learned: None, batch: Values, state: None, key: jax.Array
     ) -> tuple[jax.Array, None, dict[str, jax.Array]]:
         latent_key, chain_key = jax.random.split(key)
-        completed = self.complete(energy, batch, latent_key)
+        fields = self.fields(energy, batch)
+        completed = self.complete(energy, batch, fields, latent_key)
         fixed = {name: batch[name] for name in self.given}
         moving = {name: rows for name, rows in completed.items() if name not in fixed}
         frozen = _chains.stopped(energy)
@@ -228,5 +239,5 @@ class CD(Contrastive):
             self.num_steps,
             jax.random.split(chain_key, rows_in(batch)),
         )
-        loss, means = self.contrast(energy, batch, completed, {**negatives, **fixed})
+        loss, means = self.contrast(energy, batch, fields, completed, {**negatives, **fixed})
         return loss, None, means | told

@@ -169,8 +169,9 @@ class PCD(Contrastive):
             self.num_steps,
             jax.random.split(chain_key, size),
         )
-        completed = self.complete(energy, batch, latent_key)
-        loss, means = self.contrast(energy, batch, completed, {**negatives, **fixed})
+        fields = self.fields(energy, batch)
+        completed = self.complete(energy, batch, fields, latent_key)
+        loss, means = self.contrast(energy, batch, fields, completed, {**negatives, **fixed})
         buffer = state.buffer.write(slots, {**positions, **fixed})
         return loss, PCDState(buffer, state.mean, state.scale), means | told
 

@@ -14,6 +14,7 @@ from energia.energies._trainable import split
 from energia.objectives._objective import Objective, registry
 from energia.training import _loop, _optimizer
 from energia.training._evaluation import Evaluation
+from energia.training._precision import check_precision
 from energia.training._result import Fit, Model
 from energia.training._run import Run, TrainingWarning, identity_of
 from energia.training._source import Source
@@ -32,6 +33,7 @@ def fit(
     optimizer: Any = DEFAULT_OPTIMIZER,
     ema_decay: float = 0.999,
     augment: Callable[..., Any] | None = None,
+    precision: str = "float32",
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 1000,
     validation: Any = None,
@@ -69,6 +71,12 @@ def fit(
         augment: `augment(datum, key) -> datum`, dicts of variables of one row, applied to every
             row of a batch inside the compiled step. The data may then have any names, shapes and
             dtypes: what `augment` gives must fit the model.
+        precision: in which the matrix products and convolutions of the energy are computed in
+            training: 'float32', or 'bfloat16', which is faster on accelerators. What enters and
+            leaves them is then rounded to 8 bits; sums, activations, a network's last layer,
+            gradients, parameters and the energy itself stay in float32, and so do the closed forms
+            of Boltzmann machines, loops (`jax.lax.scan`) inside an energy, and what is learned
+            beside it.
         checkpoint: a folder. The state is written there atomically every `checkpoint_every` steps
             and at the end; the same line run again, or with more `num_steps`, goes on from it, bit
             for bit (batches from an iterable must come in the same order).
@@ -127,6 +135,7 @@ def fit(
         )
     source = Source(model, objective, data, batch_size, augment, key)
     objective.check(model, source.datum)
+    half = check_precision(precision, model, source.whole)
     setup = _loop.Setup(
         skeleton,
         strong_tree(objective),
@@ -135,6 +144,7 @@ def fit(
         optimizer,
         augment,
         source.stream is not None,
+        half,
     )
     rows = None if validation is None else source.held_out(validation)
     evaluation = Evaluation(rows, callback, evaluate_every, patience)

@@ -12,6 +12,7 @@ import optax
 from energia._types import Values, strong_tree
 from energia.energies._trainable import Skeleton, split
 from energia.objectives._objective import Objective, rows_in
+from energia.training._precision import Lowered
 
 CHUNK_STEPS = 1024
 
@@ -26,6 +27,7 @@ class Setup(eqx.Module):
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     augment: Callable[..., Any] | None
     streamed: bool = eqx.field(static=True)
+    half: bool = eqx.field(static=True)  # products of the energy are computed in bfloat16
 
 
 class Train(eqx.Module):
@@ -114,7 +116,7 @@ def _step(
         batch = jax.vmap(setup.augment)(batch, keys)
 
     def loss(parameters):
-        energy, learned = merge(setup, train.rest, parameters)
+        energy, learned = _computed(setup, train.rest, parameters)
         value, state, metrics = objective.loss(
             energy, learned, batch, train.objective_state, loss_key
         )
@@ -173,7 +175,7 @@ def validate(setup: Setup, rows: Values, key: jax.Array, train: Train) -> jax.Ar
     Batches are of one size, no larger than in training; fewer rows than there are batches may be
     left over.
     """
-    energy, learned = merge(setup, train.rest, train.parameters)
+    energy, learned = _computed(setup, train.rest, train.parameters)
     batches = -(-rows_in(rows) // setup.batch_size)
     size = rows_in(rows) // batches
 
@@ -199,6 +201,14 @@ def copy(tree: Any) -> Any:
 def merge(setup: Setup, rest: Skeleton, parameters: dict[str, list[jax.Array]]) -> tuple[Any, Any]:
     """The energy with these parameters, and what is learned beside it."""
     return setup.skeleton.merge(parameters["energy"]), rest.merge(parameters["learned"])
+
+
+def _computed(
+    setup: Setup, rest: Skeleton, parameters: dict[str, list[jax.Array]]
+) -> tuple[Any, Any]:
+    """The same, the energy in the precision of training."""
+    energy, learned = merge(setup, rest, parameters)
+    return Lowered(energy) if setup.half else energy, learned
 
 
 def _check_loss(objective: Objective, seen: dict[str, Any], old: Any, new: Any) -> None:

@@ -282,6 +282,7 @@ def identity_of(
         "data": fingerprint((source.known, repr(source.shapes))),
         "key": [str(jax.random.key_impl(key)), *jax.random.key_data(key).tolist()],
         "batch_size": setup.batch_size,
+        "precision": "bfloat16" if setup.half else None,
         "ema_decay": float(setup.ema_decay),
         "early stopping": fingerprint(evaluation.patience and (evaluation.rows,)),
     }

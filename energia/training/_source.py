@@ -60,9 +60,12 @@ class Source:
             datum = eqx.filter_eval_shape(augment, datum, jax.random.key(0))
             check_datum(model, objective, datum)
         self.datum: dict[str, jax.ShapeDtypeStruct] = datum
-        if not objective.supplies(model):  # then a datum and what is latent are all that it takes
-            whole = datum | support_shapes(model, objective.latent(model, datum))
-            eqx.filter_eval_shape(lambda energy, values: energy._scalar_at(values), model, whole)
+        # what the objective supplies aside, all that the energy takes
+        self.whole = datum | support_shapes(model, objective.latent(model, datum))
+        if not objective.supplies(model):
+            eqx.filter_eval_shape(
+                lambda energy, values: energy._scalar_at(values), model, self.whole
+            )
         count = len(next(iter((self._files or first).values())))
         if batch_size is None or self.stream is not None:
             batch_size = count if self.stream is not None else min(128, count)
@@ -126,8 +129,10 @@ class Source:
 
         thread = threading.Thread(target=fetch, daemon=True)
         thread.start()
-        yield
-        thread.join()
+        try:
+            yield
+        finally:  # whoever is told of an error may read on
+            thread.join()
 
     def take(self, steps: int) -> tuple[Any, int]:
         """Data for up to `steps` steps, and for how many there is some.
