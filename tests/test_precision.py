@@ -102,7 +102,7 @@ def test_gradients_agree_to_the_accuracy_of_bfloat16(key, name):
     assert 1e-5 * size < apart < 4 * HALF * size
 
 
-@pytest.mark.parametrize("objective", ["ssm", pytest.param("dsm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("objective", [pytest.param("ssm", marks=pytest.mark.slow), "dsm"])
 def test_parameters_and_energies_stay_in_float32(objective):
     options = {"data": DATA, "objective": objective, "num_steps": 60}
     whole, half = (train(MODEL, precision=p, **options) for p in ("float32", "bfloat16"))
