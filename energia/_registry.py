@@ -1,14 +1,8 @@
 """Registries: names for classes, open to classes from outside."""
 
-import dataclasses
 import difflib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
-
-import equinox as eqx
-import jax
-
-from energia._types import is_concrete
 
 Base = TypeVar("Base")
 Class = TypeVar("Class", bound=type[Any])
@@ -95,26 +89,3 @@ class Registry(Generic[Base]):
 
 def _origin(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
-
-
-def configuration(module: Any) -> str:
-    """How a configuration reads: its class, and every field that holds something."""
-    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-    parts = [
-        f"{name}={_shown(value)}"
-        for name, value in values.items()
-        if not (value is None or (isinstance(value, tuple | dict) and not value))
-    ]
-    return f"{type(module).__name__}({', '.join(parts)})"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, eqx.Module):
-        return repr(value)
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))}{',' * (len(value) == 1)})"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {_shown(each)}' for key, each in value.items())}}}"
-    if isinstance(value, jax.Array) and value.ndim == 0 and is_concrete(value):
-        return f"{value.item():.6g}"
-    return eqx.tree_pformat(value)

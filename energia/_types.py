@@ -1,5 +1,6 @@
-"""Casting numbers at the public face: strong dtypes, arrays where the user wrote Python floats."""
+"""Numbers at the public face: strong dtypes, arrays where the user wrote floats; how they read."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,6 +107,29 @@ def optional_float(value: Any) -> jax.Array | None:
 def is_concrete(value: Any) -> bool:
     """Whether the numbers can be looked at: not while tracing."""
     return not _is_tracer(value)
+
+
+def configuration(module: Any) -> str:
+    """How a configuration reads: its class, and every field that holds something."""
+    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    parts = [
+        f"{name}={_shown(value)}"
+        for name, value in values.items()
+        if not (value is None or (isinstance(value, tuple | dict) and not value))
+    ]
+    return f"{type(module).__name__}({', '.join(parts)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, eqx.Module):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_shown(each)}' for key, each in value.items())}}}"
+    if isinstance(value, jax.Array) and value.ndim == 0 and is_concrete(value):
+        return f"{value.item():.6g}"
+    return eqx.tree_pformat(value)
 
 
 def check_key(key: Any, name: str = "key") -> jax.Array:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._registry import Registry, configuration
-from energia._types import Values, as_array, check_count
+from energia._registry import Registry
+from energia._types import Values, as_array, check_count, configuration
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.samplers._sampler import Sampler

@@ -9,8 +9,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from energia._registry import Registry, configuration
-from energia._types import Values, is_concrete
+from energia._registry import Registry
+from energia._types import Values, configuration, is_concrete
 from energia.energies._energy import Energy
 from energia.paths import Path
 from energia.supports import Natural, Support
