@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,12 @@ def states(energy: en.Energy, names: tuple[str, ...] | None = None) -> dict[str,
         name: jnp.asarray(values[index.ravel()])
         for name, values, index in zip(names, each, grid, strict=True)
     }
+
+
+@eqx.filter_jit
+def at_all(energy: en.Energy, rows: Any) -> jax.Array:
+    """The energies of rows, by one compiled program."""
+    return jax.vmap(energy.at)(rows)
 
 
 def log_likelihood(energy: en.Energy, data: dict[str, jax.Array]) -> jax.Array:

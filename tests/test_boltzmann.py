@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from enumeration import at_all
 from scipy.special import logsumexp
 
 import energia as en
@@ -129,11 +130,6 @@ def test_energies(name: str) -> None:
     machine = MACHINES[name]
     got = at_all(machine, grid(machine))
     np.testing.assert_allclose(got, energies(machine).ravel(), rtol=1e-5, atol=1e-5)
-
-
-@eqx.filter_jit
-def at_all(energy: en.Energy, rows: Any) -> jax.Array:
-    return jax.vmap(energy.at)(rows)
 
 
 @machines

@@ -4,11 +4,11 @@ import inspect
 import itertools
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumeration import at_all
 from scipy.special import logsumexp
 
 import energia as en
@@ -23,11 +23,6 @@ RING = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]])
 
 def states(support: Any) -> jax.Array:
     return jax.vmap(support.state)(jnp.arange(support.num_states, dtype=jnp.int32))
-
-
-@eqx.filter_jit
-def at_all(energy: en.Energy, rows: dict[str, Any]) -> jax.Array:
-    return jax.vmap(energy.at)(rows)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from enumeration import log_likelihood, states
+from enumeration import at_all, log_likelihood, states
 from test_boltzmann import MACHINES, deep
 
 import energia as en
@@ -28,11 +28,6 @@ def rows_of(machine: en.Energy, count: int) -> Any:
 @eqx.filter_jit
 def fields(machine: en.Energy, rows: jax.Array) -> Any:
     return jax.vmap(lambda v: mean_field(machine, machine.variables[1:], {"v": v}))(rows)
-
-
-@eqx.filter_jit
-def at_all(energy: en.Energy, rows: Any) -> jax.Array:
-    return jax.vmap(energy.at)(rows)
 
 
 def probabilities(support: Any, mean: np.ndarray) -> np.ndarray:

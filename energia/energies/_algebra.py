@@ -295,14 +295,8 @@ class Constrained(_Wrapped):
         return super()._exact(values) if changed else self.energy._exact(values)
 
 
-class Frozen(_Wrapped):
-    """An energy that `en.fit` never trains."""
-
-    energy: Energy = constant()
-
-    def _terms(self) -> tuple[Energy, ...]:
-        terms = self.energy._terms()
-        return tuple(Frozen(term) for term in terms) if len(terms) > 1 else (self,)
+class Same(_Wrapped):
+    """One energy, treated otherwise: its closed forms stay."""
 
     def _exact(self, values: Mapping[str, Any]) -> Exact | None:
         return self.energy._exact(values)
@@ -312,6 +306,16 @@ class Frozen(_Wrapped):
 
     def _multilinear(self, names: Collection[str]) -> bool:
         return self.energy._multilinear(names)
+
+
+class Frozen(Same):
+    """An energy that `en.fit` never trains."""
+
+    energy: Energy = constant()
+
+    def _terms(self) -> tuple[Energy, ...]:
+        terms = self.energy._terms()
+        return tuple(Frozen(term) for term in terms) if len(terms) > 1 else (self,)
 
 
 # --- constructors: they keep the algebra flat

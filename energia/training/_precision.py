@@ -1,7 +1,7 @@
 """Networks in bfloat16 with energies in float32."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from energia.energies._algebra import _Wrapped
+from energia.energies._algebra import Same
 from energia.energies._energy import Energy
-from energia.energies._exact import Exact
-from energia.energies._factors import Factors
 
 PRECISIONS = ("float32", "bfloat16")
 PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -41,7 +39,7 @@ def check_precision(precision: Any, energy: Energy, shapes: Mapping[str, Any]) -
     return True
 
 
-class Lowered(_Wrapped):
+class Lowered(Same):
     """The energy, with its matrix products and convolutions computed in bfloat16.
 
     What enters them is rounded, and so is what comes out; everything else is computed in the
@@ -55,15 +53,6 @@ class Lowered(_Wrapped):
         return lowered(lambda energy, values: energy.at(values))(
             self.energy, self._bind(args, kwargs)
         )
-
-    def _exact(self, values: Mapping[str, Any]) -> Exact | None:
-        return self.energy._exact(values)
-
-    def _factorize(self, name: str, values: Mapping[str, Any]) -> Factors | None:
-        return self.energy._factorize(name, values)
-
-    def _multilinear(self, names: Collection[str]) -> bool:
-        return self.energy._multilinear(names)
 
 
 def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
