@@ -12,6 +12,7 @@ import pytest
 
 import energia as en
 from energia.energies._factors import Categorical, Factors, Normal
+from energia.energies._free_energy import FreeEnergy
 from energia.supports import Support
 
 V, H = 4, 3
@@ -205,6 +206,21 @@ def test_gaussian_units_then_states():
         for h in binary(H)
     ]
     np.testing.assert_allclose(got, -np.logaddexp.reduce(-np.array(each)), rtol=1e-10)
+
+
+def test_what_is_independent_of_what_was_summed_out():
+    """Layers on both sides of one, of a single term; the layer between them is not."""
+    chain = machine(0) + machine(1, visible=2).rename(v="w") + gaussians(2)
+    below = FreeEnergy(chain, "v")
+    for name in ("w", "x"):
+        given = {"h": jnp.asarray(HIDDEN), "x": jnp.array([0.3, -1.0]), "w": jnp.array([0.0, 1.0])}
+        known = {n: value for n, value in given.items() if n != name}
+        factors = below._factorize(name, known)
+        assert factors is not None
+        twice = FreeEnergy(below, name).at(known)
+        np.testing.assert_allclose(factors.free_energy(), twice, rtol=1e-12)
+        np.testing.assert_allclose(twice, chain.marginalize("v", name).at(known), rtol=1e-12)
+    assert below._factorize("h", {n: value for n, value in given.items() if n != "h"}) is None
 
 
 def test_negative_precision():

@@ -200,6 +200,35 @@ def test_a_layer_is_summed_out(key):
 
 
 @quiet
+def test_every_other_layer_is_summed_out(key):
+    """Of a deep machine one level gives the exact weights of p(h1) alone, visible units apart."""
+    rbms, count = [rbm_of(1, 9, 6), rbm_of(2, 6, 8)], 1024
+    low, high = (
+        [np.asarray(a, float) for a in (m.weights, m.visible_bias, m.hidden_bias)] for m in rbms
+    )
+    h1 = np.array(list(itertools.product([0, 1], repeat=6)))
+    log_weights = h1 @ (low[2] + high[1])
+    log_weights += np.logaddexp(0, low[1] + h1 @ low[0].T).sum(1)
+    log_weights += np.logaddexp(0, high[2] + h1 @ high[0]).sum(1)
+    share = np.exp(log_weights - logsumexp(log_weights))
+    error = math.sqrt((len(h1) * np.sum(share**2) - 1) / count)
+    even = [
+        en.Bernoulli(name, probs=np.full(size, 0.5))
+        for name, size in (("v", 9), ("h1", 6), ("h2", 8))
+    ]
+    result = log_partition(
+        en.DBM.from_rbms(rbms),
+        "ais",
+        key=key,
+        reference=even[0] + even[1] + even[2],
+        num_chains=count,
+        levels=[0.0, 1.0],
+    )
+    assert agrees(result, logsumexp(log_weights)), result
+    assert result.stderr == pytest.approx(error, rel=0.5)
+
+
+@quiet
 @pytest.mark.parametrize(
     ("side", "coupling", "field", "value"),
     [

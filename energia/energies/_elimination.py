@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from energia.energies._algebra import with_supports
 from energia.energies._checks import own_values
 from energia.energies._energy import Energy
-from energia.energies._factors import Factors, logsumexp
+from energia.energies._factors import logsumexp
+from energia.energies._free_energy import FreeEnergy, has_closed_form
 from energia.supports import Discrete, Natural, Support
 
 LARGEST = 2**20  # states enumerated at once
@@ -49,7 +49,7 @@ def plan(energy: Energy, names: Sequence[str], shapes: Mapping[str, jax.ShapeDty
         around = {n: shapes[n] if n in shapes else _shape(supports[n]) for n in joint.variables}
         if has_closed_form(joint, name, around):
             terms = [term for term in terms if name not in term.variables]
-            terms.append(_FreeEnergy(joint, name))
+            terms.append(FreeEnergy(joint, name))
             left.remove(name)
     for name in left:
         support = supports[name]
@@ -99,12 +99,6 @@ def _shape(support: Support | None) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(support.shape, support.dtype)
 
 
-def has_closed_form(energy: Energy, name: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
-    """Whether an energy has independent entries of a variable, given the others."""
-    others = {n: shape for n, shape in shapes.items() if n != name}
-    return eqx.filter_eval_shape(lambda given: energy._factorize(name, given), others) is not None
-
-
 def _too_large(
     energy: Energy, name: str, bucket: Iterable[str], supports: Mapping[str, Discrete]
 ) -> str:
@@ -119,25 +113,6 @@ def _too_large(
         f"row, en.total(E.marginalize({name!r}), y=Y)), give its class a closed form "
         f"(_factorize), or draw {name!r} beside the others with 'gibbs'"
     )
-
-
-class _FreeEnergy(Energy):
-    """A variable summed out in closed form."""
-
-    energy: Energy
-    name: str = eqx.field(static=True)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        factors: Factors | None = self.energy._factorize(self.name, self._bind(args, kwargs))
-        assert factors is not None
-        return factors.free_energy()
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        return tuple(name for name in self.energy.variables if name != self.name)
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        return self.energy.supports
 
 
 # --- the sums

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from energia._types import Values
-from energia.energies._elimination import has_closed_form
 from energia.energies._factors import Categorical
+from energia.energies._free_energy import has_closed_form
 from energia.energies._units import even
 from energia.supports import Categorical as States
 from energia.supports import Discrete

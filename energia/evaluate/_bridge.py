@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import Values, as_float, is_concrete, strong_tree
-from energia.energies._elimination import has_closed_form
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
+from energia.energies._free_energy import FreeEnergy, has_closed_form
 from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path, Tempered, unconstrained
 from energia.samplers import Gibbs
@@ -24,26 +24,35 @@ class Bridge(eqx.Module):
 
     Where a variable has a closed form given the others, at every level, it is summed out of the
     energies that weights are made of: $E_s(v) = -\log \sum_h e^{-E_s(v, h)}$, which a Boltzmann
-    machine has for a layer. A kernel that moves along gradients moves on that too; another one
-    moves v given an h drawn from its conditional, which leaves $e^{-E_s(v)}$ invariant.
+    machine has for a layer, a deep one for every other layer. A kernel that moves along gradients
+    moves on that too; another one moves v given an h drawn from its conditional, which leaves
+    $e^{-E_s(v)}$ invariant.
 
     Args:
         joint: the energy of all variables and the path's.
-        marginal: the same without `latent`.
+        marginals: the same without the first of `latent`, without the first two, and so on.
         first: the energy at s = 0, whose exact draws begin.
         levels: values of the path's variable, evenly spaced in s; between them it is interpolated.
         name: the path's variable.
-        latent: what is summed out, or None.
         linear: whether $E_s$ is linear in the path's variable.
     """
 
     joint: Unconstrained
-    marginal: Energy
+    marginals: tuple[FreeEnergy, ...]
     first: Energy
     levels: jax.Array
     name: str = eqx.field(static=True)
-    latent: str | None = eqx.field(static=True)
     linear: bool = eqx.field(static=True)
+
+    @property
+    def latent(self) -> tuple[str, ...]:
+        """What is summed out, in this order."""
+        return tuple(marginal.name for marginal in self.marginals)
+
+    @property
+    def marginal(self) -> Energy:
+        """The energy without what is summed out."""
+        return self.marginals[-1] if self.marginals else self.joint
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -67,13 +76,18 @@ class Bridge(eqx.Module):
 
     def hidden(self, position: Values, s: jax.Array, kernel: Kernel, key: jax.Array) -> Values:
         """A draw of `latent`, where a kernel moves the others given it; else nothing."""
-        if self.latent is None or kernel.has(GradientBased):
+        if not self.latent or kernel.has(GradientBased):
             return {}
-        factors = self.joint._factorize(self.latent, {**position, self.name: self.value(s)})
-        support = self.joint.supports[self.latent]
-        assert factors is not None
-        assert support is not None
-        return {self.latent: factors.draw(key, support).astype(support.dtype)}
+        values = {**position, self.name: self.value(s)}
+        drawn: Values = {}
+        keys = jax.random.split(key, len(self.marginals))
+        for key_one, marginal in zip(keys, reversed(self.marginals), strict=True):
+            factors = marginal.energy._factorize(marginal.name, {**values, **drawn})
+            support = self.joint.supports[marginal.name]
+            assert factors is not None
+            assert support is not None
+            drawn[marginal.name] = factors.draw(key_one, support).astype(support.dtype)
+        return drawn
 
     def moving(self, s: jax.Array, hidden: Values) -> Energy:
         """The energy that a kernel moves on, given what was drawn."""
@@ -121,10 +135,9 @@ def bridge(path: Path) -> Bridge:
             f"nobody knows exact draws of {first._formula()}, where the path begins: give a "
             "reference= that has them (a Gaussian, named distributions), or en.paths.geometric"
         )
-    latent = _latent(joint, path.name)
-    marginal = joint if latent is None else joint.marginalize(latent)
-    linear = _tempered(joint) is not None and latent is None
-    return Bridge(joint, marginal, first, as_float(path.levels), path.name, latent, linear)
+    marginals = _marginals(joint, path.name)
+    linear = _tempered(joint) is not None and not marginals
+    return Bridge(joint, marginals, first, as_float(path.levels), path.name, linear)
 
 
 def check_known_supports(energy: Energy) -> None:
@@ -152,15 +165,29 @@ def _tempered(energy: Energy) -> Tempered | None:
     return energy if isinstance(energy, Tempered) else None
 
 
-def _latent(joint: Unconstrained, level: str) -> str | None:
-    """The largest variable after the first with a closed form given the others, at every level."""
+def _marginals(joint: Unconstrained, level: str) -> tuple[FreeEnergy, ...]:
+    """Sum out what has a closed form given the others at every level, the largest first.
+
+    The first variable is summed out last; the last one that is left stays.
+    """
     names = [name for name in joint.variables if name != level]
     known = {name: joint.supports[name] for name in names}
     shapes = {n: jax.ShapeDtypeStruct(s.shape, s.dtype) for n, s in known.items() if s}
     shapes[level] = jax.ShapeDtypeStruct((), as_float(0.0).dtype)
     bounding = {other for s in known.values() if s for other in s.depends}
-    closed = [n for n in names[1:] if n not in bounding and has_closed_form(joint, n, shapes)]
-    return max(closed, key=lambda name: _size(known[name]), default=None)
+    marginals: list[FreeEnergy] = []
+    energy: Energy = joint
+    while len(names) > 1:
+        candidates = [*names[1:], *(names[:1] if marginals else [])]
+        closed = [n for n in candidates if n not in bounding and has_closed_form(energy, n, shapes)]
+        if not closed:
+            break
+        latent = max(closed, key=lambda name: _size(known[name]))
+        energy = FreeEnergy(energy, latent)
+        marginals.append(energy)
+        names.remove(latent)
+        del shapes[latent]
+    return tuple(marginals)
 
 
 def _size(support: Support | None) -> int:

@@ -4,8 +4,8 @@ import math
 
 import jax
 
-from energia.energies._elimination import has_closed_form
 from energia.energies._energy import Energy
+from energia.energies._free_energy import has_closed_form
 from energia.samplers._sampler import Kernel, Sampler, registry
 from energia.samplers.block_gibbs import BlockGibbs
 from energia.samplers.discrete import GibbsWithGradients

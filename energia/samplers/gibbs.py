@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import Values
-from energia.energies._elimination import has_closed_form
 from energia.energies._energy import Energy
 from energia.energies._factors import Categorical
+from energia.energies._free_energy import has_closed_form
 from energia.samplers._sampler import DiscreteSpace, Kernel, registry, ways_out
 from energia.supports import Discrete
 
