@@ -177,6 +177,28 @@ def test_few_draws_leave_room() -> None:
     np.testing.assert_allclose(np.exp(odds.log_odds["v"])[:, 1], (2 + 2.5) / 7, rtol=1e-6)
 
 
+def test_correlations_of_few_effective_draws() -> None:
+    """Strong ones stay, those that could be noise go, and variances leave room."""
+    rng = np.random.default_rng(0)
+    wide = en.energy(x=en.Real((20,)))(lambda x: jnp.sum(x))
+    unit, common = Fitted.unit(wide), rng.normal(size=(40, 1))
+    kept = {}
+    for name, shared in (("none", 0.0), ("strong", 3.0)):
+        rows = {"x": rng.normal(size=(40, 20)) + shared * common}
+        summary = unit.summary(rows)
+        for count in (40, 1e6):
+            fitted = unit.fit(summary, np.float32(1e6), np.float32(count))
+            got = np.asarray(fitted.factor @ fitted.factor.T, float)
+            sample = np.cov(rows["x"].T, ddof=0)
+            room = 1 + 2 * math.sqrt(2 / count)
+            np.testing.assert_allclose(np.diag(got), room * np.diag(sample), rtol=1e-3)
+            away = ~np.eye(20, dtype=bool)
+            kept[name, count] = np.median(got[away] / sample[away]) / room
+    assert kept["none", 40] < 0.2
+    assert kept["strong", 40] > 0.9
+    assert min(kept["none", 1e6], kept["strong", 1e6]) > 0.999
+
+
 def test_conditionals_of_a_fitted_law() -> None:
     """Against differences of its energies."""
     wide = en.energy(x=en.Real((40,)), z=en.Spin((2,)))(lambda x, z: jnp.sum(x) + jnp.sum(z))

@@ -62,10 +62,25 @@ class Fitted(Energy):
         factor = np.eye(size) if size <= DENSE_SIZE else np.ones(size)
         return Fitted(tuple(declared), as_float(np.zeros(size)), as_float(factor), log_odds)
 
-    def fit(self, summary: "Summary", count: Any) -> "Fitted":
-        """The law of so many draws; this one counts for five more, so that no variance vanishes.
+    def fit(self, summary: "Summary", count: Any, effective: Any = None) -> "Fitted":
+        r"""The law of so many draws; this one counts for five more, so that no variance vanishes.
 
-        Of n draws in d dimensions correlations are kept with the weight $1 - (d/n)^2$.
+        Correlations are shrunk to none as far as they could be noise: with $R$ their matrix of
+        $d$ variables and $n$ effective draws they keep the weight $1 - \rho$,
+        $\rho = \frac{(1 - 2/d) \operatorname{tr} R^2 + d^2}
+        {(n + 1 - 2/d)(\operatorname{tr} R^2 - d)}$ and at most 1.
+
+        Args:
+            summary: of the draws.
+            count: how many.
+            effective: how many independent ones they are worth. So few may have missed a part of
+                a mode, and a law that is too narrow costs more than one that is too wide: variances
+                are larger by two standard errors, $2\sqrt{2/n}$ of themselves. None: all, and no
+                allowance.
+
+        References:
+            Chen, Wiesel, Eldar and Hero (2010), Shrinkage algorithms for MMSE covariance estimation
+            (oracle approximating shrinkage).
         """
         keep = count / (count + PRIOR_DRAWS)
         dense = self.factor.ndim == 2
@@ -73,11 +88,13 @@ class Fitted(Energy):
         scatter = summary.covariance
         variance = keep * (jnp.diagonal(scatter) if dense else scatter) + (1 - keep) * before
         if dense:
-            weight = keep * jnp.clip(1 - (self.mean.size / count) ** 2, 0, LARGEST_WEIGHT)
+            weight = keep * _reliable(scatter, count if effective is None else effective)
             unit = jnp.eye(self.mean.size, dtype=bool)
             factor = jnp.linalg.cholesky(jnp.where(unit, jnp.diag(variance), weight * scatter))
         else:
             factor = jnp.sqrt(variance)
+        if effective is not None:
+            factor = factor * jnp.sqrt(1 + 2 * jnp.sqrt(2 / jnp.maximum(effective, 1)))
         log_odds = {
             name: jnp.log(keep * summary.frequencies[name] + (1 - keep) * jnp.exp(odds))
             for name, odds in self.log_odds.items()
@@ -174,6 +191,16 @@ class Fitted(Energy):
             parts[name] = rows[begin:end].reshape(shape)
             begin = end
         return parts
+
+
+def _reliable(covariance: jax.Array, count: Any) -> jax.Array:
+    """The weight that correlations keep, estimated from so many independent draws."""
+    size = max(len(covariance), 1)
+    deviation = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), jnp.finfo(covariance.dtype).tiny))
+    squares = jnp.sum((covariance / jnp.outer(deviation, deviation)) ** 2)
+    noise = (1 - 2 / size) * squares + size**2
+    signal = (count + 1 - 2 / size) * (squares - size)
+    return jnp.clip(1 - noise / jnp.maximum(signal, noise), 0, LARGEST_WEIGHT)
 
 
 class Summary(eqx.Module):

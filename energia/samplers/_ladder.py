@@ -44,6 +44,7 @@ class Tuning(eqx.Module):
     rejections: Any
     summary: Summary | None
     count: Any
+    trips: Any
     ends: Any
     fits: Any
 
@@ -106,13 +107,19 @@ def start_tuning(kernels: Any, num_levels: int, summary: Summary | None, num_war
         as_float(np.zeros(num_levels - 1)),
         None if summary is None else jax.tree.map(jnp.zeros_like, summary),
         as_float(np.zeros(())),
+        as_float(np.zeros(())),
         as_array(ends),
         as_array(fits),
     )
 
 
 def end_step(
-    tuning: Tuning, ladder: Ladder, rejections: jax.Array, summary: Summary | None, step: jax.Array
+    tuning: Tuning,
+    ladder: Ladder,
+    rejections: jax.Array,
+    trips: jax.Array,
+    summary: Summary | None,
+    step: jax.Array,
 ) -> tuple[Ladder, Tuning]:
     """After a step: at the end of a round levels are spaced, and the reference is fitted, anew.
 
@@ -120,6 +127,7 @@ def end_step(
         tuning: its averages are without this step.
         ladder: as it was in this step.
         rejections: of this step, averaged over chains, shape (n - 1,).
+        trips: round trips so far, of all chains.
         summary: of the target's positions in this step, over chains.
         step: its number.
     """
@@ -130,19 +138,21 @@ def end_step(
         draws = draws.merge(summary, 1 / count)
 
     def anew() -> Any:
-        fitted = ladder.fitted
+        fitted, arrived = ladder.fitted, trips - tuning.trips  # what came from the reference
         if fitted is not None and draws is not None:
             # odds stay even: fitted ones keep modes that differ in many entries out of its reach
-            new = dataclasses.replace(fitted.fit(draws, count), log_odds=fitted.log_odds)
+            new = dataclasses.replace(fitted.fit(draws, count, arrived), log_odds=fitted.log_odds)
             fits = jnp.any(step == tuning.fits)
             fitted = jax.tree.map(lambda new, old: jnp.where(fits, new, old), new, fitted)
-        return respaced(ladder.levels, mean), fitted, jnp.zeros_like(count)
+        return respaced(ladder.levels, mean), fitted, jnp.zeros_like(count), trips
 
-    levels, fitted, count = jax.lax.cond(
-        jnp.any(step == tuning.ends), anew, lambda: (ladder.levels, ladder.fitted, count)
+    levels, fitted, count, trips = jax.lax.cond(
+        jnp.any(step == tuning.ends),
+        anew,
+        lambda: (ladder.levels, ladder.fitted, count, tuning.trips),
     )
     ladder = Ladder(levels, ladder.kernels, fitted, ladder.prior)
-    return ladder, Tuning(tuning.kernels, mean, draws, count, tuning.ends, tuning.fits)
+    return ladder, Tuning(tuning.kernels, mean, draws, count, trips, tuning.ends, tuning.fits)
 
 
 # --- a kernel with rows

@@ -54,9 +54,10 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
     Warm-up tunes, on all chains together, the kernel at each level; the levels, at the ends of
     rounds of doubling length, so that all swaps are rejected equally often; and, where neither a
     reference nor a prior is known, the reference: a normal law, at first wide round the starting
-    points, then fitted to the target's draws so far, and even odds for discrete variables. A fitted
-    law only covers what chains have seen: start them far apart (`init=`), or give `reference=` as
-    wide as the target may be.
+    points, then fitted to the target's draws so far, of which as many count as independent as came
+    down from the reference, and even odds for discrete variables. A fitted law only covers what
+    chains have seen: start them far apart (`init=`), or give `reference=` as wide as the target may
+    be.
 
     With $\Lambda$ the global barrier, the sum of the mean rejections, there are about
     $1/(2 + 2\Lambda)$ round trips from the reference to the target and back in a step, if the
@@ -261,8 +262,9 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
             ladder = dataclasses.replace(ladder, kernels=kernels)
             tuning = dataclasses.replace(tuning, kernels=own)
         rejections = 1 - jnp.mean(info["swap_acceptance_rate"], axis=0)
+        trips = as_float(jnp.sum(states.round_trips))
         summary = None if ladder.fitted is None else ladder.fitted.summary(states.position)
-        ladder, tuning = _ladder.end_step(tuning, ladder, rejections, summary, step)
+        ladder, tuning = _ladder.end_step(tuning, ladder, rejections, trips, summary, step)
         return self.replace(ladder=ladder), tuning
 
     def _tune_kernels(
