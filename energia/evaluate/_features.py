@@ -78,7 +78,7 @@ def feature_network(
     size, num_steps = check_count(size, "size", 1), check_count(num_steps, "num_steps", 1)
     key_layers, key_last, key_fit = jax.random.split(check_key(key), 3)
     network = FeatureNetwork(
-        _layers(x.shape[1:], size, key_layers), float(x.mean()), float(x.std()) or 1.0
+        _layers(x.shape[1:], size, key_layers), as_float(x.mean()), as_float(x.std() or 1.0)
     )
     last = eqx.nn.Linear(size, int(y.max()) + 1, key=key_last)
     joint = Classifier(eqx.nn.Sequential([eqx.nn.Lambda(network), last]), shape=x.shape[1:])

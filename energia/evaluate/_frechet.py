@@ -11,7 +11,7 @@ from energia.evaluate._rows import over_rows, two_samples
 
 
 def frechet_distance(
-    samples: Any, data: Any, *, features: Callable[[jax.Array], jax.Array] | None = None
+    samples: Any, data: Any, *, features: Callable[[jax.Array], Any] | None = None
 ) -> float:
     r"""The squared Fréchet distance between the normal laws of two samples' moments.
 
@@ -80,4 +80,4 @@ def _apply(features: Callable[[jax.Array], jax.Array], row: jax.Array) -> jax.Ar
 
 def _factor(rows: np.ndarray) -> np.ndarray:
     """A triangular R with R'R the covariance."""
-    return np.linalg.qr((rows - rows.mean(0)) / np.sqrt(len(rows) - 1), mode="r")
+    return np.asarray(np.linalg.qr((rows - rows.mean(0)) / np.sqrt(len(rows) - 1), mode="r"))

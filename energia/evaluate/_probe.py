@@ -18,7 +18,7 @@ def linear_probe(
     train: Mapping[str, Any],
     held_out: Mapping[str, Any],
     *,
-    features: Callable[[jax.Array], jax.Array] | None = None,
+    features: Callable[[jax.Array], Any] | None = None,
     penalty: float = 1e-4,
 ) -> float:
     r"""The accuracy on held-out rows of a logistic regression on features.
