@@ -19,7 +19,7 @@ def images(
     *,
     columns: int | None = None,
     bounds: Sequence[Any] | None = None,
-    labels: Sequence[Any] | None = None,
+    labels: Any = None,
 ) -> Any:
     """Draw images in a grid, row by row.
 
@@ -29,7 +29,7 @@ def images(
         columns: how many side by side; None: about as many as there are rows.
         bounds: the values that are black and white, for images that are to be compared; None: the
             lowest and the highest of all.
-        labels: what stands beneath each image.
+        labels: what stands beneath each image, one for each; None: nothing.
 
     Returns:
         A `matplotlib.figure.Figure`: `.savefig(path)` writes it. It belongs to no window.
