@@ -218,6 +218,7 @@ def test_windows_make_convolutions(key):
         np.testing.assert_allclose(found[:, row, column], wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_networks_of_images_tell_a_shape_wherever_it_stands(key):
     """Bars that lie, or stand: their pixels alone tell nothing."""
     place = np.asarray(jax.random.randint(key, (200, 2), 0, 4))
