@@ -62,7 +62,8 @@ PARTS = {
 
 
 def test_every_toy_is_tested():
-    assert set(en.data.__all__) == set(PARTS)
+    public = {name for name in en.data.__all__ if "_toys" in getattr(en.data, name).__module__}
+    assert public == set(PARTS)
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -1,5 +1,6 @@
-"""Data to learn from: toys of two dimensions, drawn as many as are wanted."""
+"""Data to learn from: toys of two dimensions, images of digits, random transforms of images."""
 
+from energia.data._images import digits, mnist
 from energia.data._toys import (
     checkerboard,
     eight_gaussians,
@@ -8,5 +9,21 @@ from energia.data._toys import (
     rings,
     two_spirals,
 )
+from energia.data._transforms import add_noise, compose, dequantize, flip, rotate, translate
 
-__all__ = ["checkerboard", "eight_gaussians", "moons", "pinwheel", "rings", "two_spirals"]
+__all__ = [
+    "add_noise",
+    "checkerboard",
+    "compose",
+    "dequantize",
+    "digits",
+    "eight_gaussians",
+    "flip",
+    "mnist",
+    "moons",
+    "pinwheel",
+    "rings",
+    "rotate",
+    "translate",
+    "two_spirals",
+]

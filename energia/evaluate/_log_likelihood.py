@@ -9,14 +9,13 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from energia._types import Values, as_array
-from energia.energies._checks import checked
+from energia._types import Values
 from energia.energies._energy import Energy
 from energia.energies._mean_field import has_mean_field, mean_field
 from energia.evaluate._estimate import LogPartition, warn
 from energia.evaluate._log_partition import METHODS, log_partition_of
+from energia.evaluate._rows import rows_of
 from energia.samplers._sampler import Kernel
-from energia.supports import Support
 
 ROWS = 256  # whose energies are evaluated side by side
 
@@ -123,7 +122,7 @@ def log_likelihood(
     """
     if not isinstance(energy, Energy):
         raise TypeError(f"log_likelihood() takes an energy, got {energy!r}")
-    rows = _rows(energy, data)
+    rows = rows_of(energy, data)
     latent = tuple(name for name in energy.variables if name not in rows)
     free, is_bound = _free(energy, latent, rows)
     if log_partition is None:
@@ -182,33 +181,6 @@ def _free(
         if not has_mean_field(energy, latent, shapes):
             raise
     return energy, True
-
-
-def _rows(energy: Energy, data: Any) -> dict[str, jax.Array]:
-    """Data by variable name, checked against their supports."""
-    given = data if isinstance(data, Mapping) else {energy.variables[0]: data}
-    if unknown := [name for name in given if name not in energy.variables]:
-        raise ValueError(
-            f"data has {unknown}; the variables of {energy._formula()} are {energy.variables}"
-        )
-    rows = {name: _checked(name, given[name], energy.supports[name]) for name in given}
-    counts = {name: len(array) for name, array in rows.items()}
-    if len(set(counts.values())) != 1 or min(counts.values()) == 0:
-        raise ValueError(f"data needs as many rows for each variable, at least 1; got {counts}")
-    return rows
-
-
-def _checked(name: str, value: Any, support: Support | None) -> jax.Array:
-    array, what = as_array(value, f"data for {name!r}"), f"data for {name!r}"
-    if support is None:
-        raise ValueError(
-            f"the support of {name!r} is unknown: say which values it takes, "
-            f".constrain({name}=en.Real((...,))) or the like"
-        )
-    if array.ndim == 0 or array.shape[1:] != support.shape:
-        wanted = ", ".join(["rows", *map(str, support.shape)])
-        raise ValueError(f"{what} must have shape ({wanted}) for {support}, got {array.shape}")
-    return checked(array, support, what)
 
 
 def _free_energies(

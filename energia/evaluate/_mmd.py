@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import as_float, optional_float
+from energia._types import optional_float
+from energia.evaluate._rows import two_samples
 
 MEDIAN_ROWS = 1000  # that the median distance is taken over
 
@@ -44,39 +45,31 @@ def mmd(samples: Any, data: Any, *, bandwidth: Any = None) -> float:
         >>> abs(en.evaluate.mmd(one, two)) < 0.01, round(en.evaluate.mmd(one + 1, other), 1)
         (True, 0.2)
     """
-    x, y = _rows(samples, "samples"), _rows(data, "data")
-    if x.shape[1] != y.shape[1] or jnp.shape(samples)[1:] != jnp.shape(data)[1:]:
-        raise ValueError(
-            f"mmd() compares rows of one shape, got samples {jnp.shape(samples)[1:]} and data "
-            f"{jnp.shape(data)[1:]}"
-        )
-    width = optional_float(bandwidth)
-    if width is None:
-        picked = np.linspace(0, len(y) - 1, min(len(y), MEDIAN_ROWS)).astype(int)
-        width = _median(y[picked])
-        if not float(width) > 0:
-            raise ValueError("most rows of data are alike: mmd() needs bandwidth=")
-    if width.shape != () or not 0 < float(width) < np.inf:
-        raise ValueError(f"bandwidth= must be a positive number, got {bandwidth}")
+    x, y = two_samples(samples, data, "mmd")
+    width = bandwidth_of(bandwidth, y, "mmd")
     return float(_estimate(x, y, width))
 
 
-def _rows(value: Any, what: str) -> jax.Array:
-    array = as_float(value, what)
-    if array.ndim == 0 or len(array) < 2:
-        raise ValueError(f"mmd() needs at least 2 rows of {what}, got shape {array.shape}")
-    if not np.isfinite(np.asarray(array)).all():
-        raise ValueError(f"{what} has values that are not finite")
-    return array.reshape(len(array), -1)
+def bandwidth_of(given: Any, rows: jax.Array, name: str) -> jax.Array:
+    """A bandwidth that was given, else the median distance of rows, flat ones."""
+    width = optional_float(given)
+    if width is None:
+        picked = np.linspace(0, len(rows) - 1, min(len(rows), MEDIAN_ROWS)).astype(int)
+        width = _median(rows[picked])
+        if not float(width) > 0:
+            raise ValueError(f"most rows are alike: {name}() needs bandwidth=")
+    if width.shape != () or not 0 < float(width) < np.inf:
+        raise ValueError(f"bandwidth= must be a positive number, got {given}")
+    return width
 
 
-def _squares(row: jax.Array, rows: jax.Array) -> jax.Array:
+def squares(row: jax.Array, rows: jax.Array) -> jax.Array:
     return jnp.sum((row - rows) ** 2, axis=-1)
 
 
 @jax.jit
 def _median(rows: jax.Array) -> jax.Array:
-    distances = jax.lax.map(lambda row: jnp.sqrt(_squares(row, rows)), rows)
+    distances = jax.lax.map(lambda row: jnp.sqrt(squares(row, rows)), rows)
     return jnp.median(distances[jnp.triu_indices(len(rows), 1)])
 
 
@@ -85,7 +78,7 @@ def _estimate(x: jax.Array, y: jax.Array, width: jax.Array) -> jax.Array:
     def mean(rows: jax.Array, others: jax.Array) -> jax.Array:
         # a row at a time: the matrix of all pairs may not fit in memory
         def sums(row: jax.Array) -> jax.Array:
-            return jnp.mean(jnp.exp(-_squares(row, others) / (2 * width**2)))
+            return jnp.mean(jnp.exp(-squares(row, others) / (2 * width**2)))
 
         return jnp.mean(jax.lax.map(sums, rows))
 

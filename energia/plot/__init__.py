@@ -1,5 +1,16 @@
-"""Pictures of energies; Matplotlib is imported where one is drawn."""
+"""Pictures of energies, samples and scores; Matplotlib is imported where one is drawn."""
 
+from energia.plot._curves import histograms, reliability, traces
 from energia.plot._factor_graph import factor_graph
+from energia.plot._images import images, strips
+from energia.plot._landscape import landscape
 
-__all__ = ["factor_graph"]
+__all__ = [
+    "factor_graph",
+    "histograms",
+    "images",
+    "landscape",
+    "reliability",
+    "strips",
+    "traces",
+]

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from energia.energies._energy import Energy
+from energia.plot._figure import INK, figure_class
 from energia.plot._graph import Graph, graph_of
 from energia.plot._layout import PAD, Layout
 
 UNIT = 0.8  # inches between layers
 HEIGHTS = {"factor": 0.34, "free": 0.5, "observed": 0.5, "marginal": 0.5}  # inches
 MARGIN = 0.12  # inches between a name and the border round it
-INK = "#1f2933"
 STYLES = {
     "free": {"facecolor": "white", "edgecolor": INK},
     "observed": {"facecolor": "#c9ced6", "edgecolor": INK},
@@ -55,12 +55,7 @@ def factor_graph(energy: Energy) -> Any:
     """
     if not isinstance(energy, Energy):
         raise TypeError(f"factor_graph() takes an energy, got {energy!r}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "en.plot needs Matplotlib: python -m pip install 'energia[plot]'"
-        ) from error
+    figure_type = figure_class()
     graph = graph_of(energy)
     heights = np.asarray([HEIGHTS[node.kind] for node in graph.nodes]) / UNIT
     widths = np.asarray([_width(node.label, node.kind) for node in graph.nodes]) / UNIT
@@ -70,7 +65,7 @@ def factor_graph(energy: Energy) -> Any:
     plates = _plates(graph, boxes)
     extent = np.concatenate([boxes, plates])
     low, high = extent[:, :2].min(0) - 0.15, extent[:, 2:].max(0) + 0.15
-    figure = Figure(figsize=tuple((high - low) * UNIT))
+    figure = figure_type(figsize=tuple((high - low) * UNIT))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.axis("off")
