@@ -1,4 +1,4 @@
-"""Boltzmann machines of handwritten digits, with likelihoods: in about two minutes.
+"""Boltzmann machines of handwritten digits, with likelihoods: in some minutes.
 
 A restricted machine is trained on scikit-learn's digits (8 by 8, thresholded) by persistent
 contrastive divergence, and its test log-likelihood is exact, by a sum over the states of its hidden
@@ -8,7 +8,7 @@ deep machine is trained layer by layer, then as a whole; its likelihood is a low
     python examples/boltzmann.py
     python examples/boltzmann.py --mnist mnist.npz --num-hidden 20 --num-steps 60000
 
-With `--mnist` the digits are those of a file with the arrays x_train and x_test, 28 by 28, of which
+With `--mnist` the digits are those of a file or folder that `en.data.mnist` reads, 28 by 28, whose
 pixels are drawn anew at each step by their grey level, and of the test digits once: likelihoods
 hold for that binarisation, and not for thresholded digits, which score some 15 nats higher.
 """
@@ -19,41 +19,34 @@ import time
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
 
 import energia as en
 
 
-def picture(rows, path, columns=10, **colours):
+def picture(rows, path, **options):
     """Images, a row of a matrix each, side by side."""
     side = int(np.sqrt(rows.shape[1]))
-    height = -(-len(rows) // columns)
-    figure, axes = plt.subplots(height, columns, figsize=(0.7 * columns, 0.8 * height))
-    for axis in axes.ravel():
-        axis.axis("off")
-    for axis, row in zip(axes.ravel(), np.asarray(rows), strict=False):
-        axis.imshow(row.reshape(side, side), **{"cmap": "gray_r", **colours})
-    figure.tight_layout(pad=0.2)
+    figure = en.plot.images(rows.reshape(-1, side, side), columns=10, **options)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
+
+
+def flat(data):
+    return data["x"].reshape(len(data["x"]), -1)
 
 
 def small_digits():
-    digits = (load_digits().data > 8).astype(np.float32)
+    digits = np.float32(flat(en.data.digits()) > 0.5)
     return digits[:1437], digits[1437:], None
 
 
 def mnist(path, key):
-    stored = np.load(path)
-    train, test = (stored[name].reshape(-1, 784) for name in ("x_train", "x_test"))
-
     def binarise(datum, key):
-        return {"v": jax.random.bernoulli(key, datum["v"] / 255.0).astype(jnp.float32)}
+        return {"v": jax.random.bernoulli(key, datum["v"]).astype(jnp.float32)}
 
-    return train, np.asarray(jax.random.bernoulli(key, test / 255.0), np.float32), binarise
+    train, test = map(flat, en.data.mnist(path))
+    return train, np.asarray(jax.random.bernoulli(key, test), np.float32), binarise
 
 
 def average(machine, draws):
@@ -97,7 +90,7 @@ def told(name, result, began):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mnist", help="a file with the arrays x_train and x_test")
+    parser.add_argument("--mnist", help="what en.data.mnist reads")
     parser.add_argument("--num-hidden", type=int, default=20)
     parser.add_argument("--num-steps", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -114,7 +107,7 @@ def main():
     if arguments.mnist:
         train, test, binarise = mnist(arguments.mnist, keys[0])
         sampler = "gibbs"  # 784 pixels would need a long ladder
-        first = jax.random.bernoulli(keys[1], train[:10_000] / 255.0)
+        first = jax.random.bernoulli(keys[1], train[:10_000])
     else:
         train, test, binarise = small_digits()
         sampler = TEMPERED
@@ -138,8 +131,7 @@ def main():
     picture(samples(rbm, sampler, keys[5]), arguments.out / "rbm_samples.png")
     weights = rbm.weights.T[:100]
     bound = float(jnp.quantile(jnp.abs(weights), 0.99))
-    limits = {"cmap": "coolwarm", "vmin": -bound, "vmax": bound}
-    picture(weights, arguments.out / "rbm_filters.png", **limits)
+    picture(weights, arguments.out / "rbm_filters.png", bounds=(-bound, bound))
     if arguments.mnist:
         return
 
