@@ -130,7 +130,7 @@ class DRL(Objective):
             target = Tethered(frozen.condition(**fixed) if fixed else frozen, noisy, scale)
             start = {name: jnp.zeros_like(value) for name, value in noisy.items()}
             end, info = _chains.chain(self.sampler, target, start, self.num_steps, chain_key)
-            return {**clean, **fixed}, {**target.place(end), **fixed}, info
+            return {**clean, **fixed}, {**target.place(end.position), **fixed}, info
 
         keys = jax.random.split(key, rows_in(batch))
         positives, negatives, info = jax.vmap(recover)(batch, keys)
