@@ -46,6 +46,10 @@ class PCD(Contrastive):
     has its numbers given, as it is not tuned here. With `reinit_prob=1` nothing persists: these are
     short runs from noise.
 
+    A kernel that has more to keep of a chain than where it is (its `renew`) keeps it from step to
+    step: momenta of `'meads'` and `'mclmc'` persist beside the positions, so that chains of few
+    transitions a step still travel; a chain that starts afresh has new ones.
+
     Latent variables of known support are moved by the chains too; given the data they are summed
     out where that has a closed form, as for a layer of a Boltzmann machine, else drawn.
 
