@@ -264,3 +264,38 @@ def test_a_latent_variable_needs_a_support(key):
         en.fit(model.constrain(u=en.Real(2)), np.zeros((20, 2)), "dsm", key=key, num_steps=1)
     with pytest.raises(ValueError, match=r"lacks \['u'\], which given="):
         en.fit(model, np.zeros((20, 2)), PCD(given="u"), key=key, num_steps=1)
+
+
+# --- kernels that keep more of a chain than where it is
+
+
+class Redrawn(en.samplers.MEADS):
+    """Begins every training step with another momentum."""
+
+    def renew(self, energy: Any, state: Any, position: Any, key: Any) -> Any:
+        return self.init(energy, position, key)
+
+
+def test_momenta_are_kept_from_step_to_step(key):
+    """With them chains reach the law of a stretched model in steps that else are far too few."""
+    variances = jnp.array([1.0, 100.0])
+    energy = en.Gaussian(jnp.zeros(2), covariance=jnp.diag(variances))
+    batch = {"x": jax.random.normal(key, (2000, 2))}  # where chains start
+
+    def second_moments(kernel: Any) -> np.ndarray:
+        pcd = PCD(sampler=kernel, num_steps=1, buffer_size=2000, reinit_prob=0.0)
+
+        @jax.jit
+        def train(state: Any, key: jax.Array) -> Any:
+            def step(state: Any, key: jax.Array) -> Any:
+                return pcd.loss(energy, None, batch, state, key)[1], None
+
+            return jax.lax.scan(step, state, jax.random.split(key, 300))[0]
+
+        state = train(pcd.init(energy, batch, key)[1], key)
+        return np.mean(np.asarray(state.buffer.values["x"], float) ** 2, 0)
+
+    numbers = {"step_size": 0.5, "scale": jnp.ones(2), "alpha": 0.1, "delta": 0.05}
+    error = 5 * np.sqrt(2 / 2000) * np.asarray(variances)
+    assert np.all(np.abs(second_moments(en.samplers.MEADS(**numbers)) - variances) < error)
+    assert second_moments(Redrawn(**numbers))[1] < 60

@@ -111,11 +111,11 @@ def test_a_learning_rate_of_ten_gives_the_model_back():
 
 
 def test_an_explosion_is_rolled_back_to_what_was_good():
-    schedule = optax.piecewise_constant_schedule(1e-3, {300: 1e4})
+    schedule = optax.piecewise_constant_schedule(1e-3, {300: 1e7})
     settings = {"objective": chains(), "optimizer": optax.adam(schedule)}
-    result = forced("from step 30. on the energies explode", NETWORK, **settings)
+    result = forced("from step 30. on the energies explode", CENTRE, **settings)
     assert result.num_steps == 256
-    assert_equal_fits(result, train(NETWORK, **{**settings, "num_steps": 256}))
+    assert_equal_fits(result, train(CENTRE, **{**settings, "num_steps": 256}))
 
 
 def test_an_explosion_without_chains():
@@ -125,11 +125,11 @@ def test_an_explosion_without_chains():
 
 @pytest.mark.parametrize("every", [10, 96])
 def test_a_run_that_explodes_does_so_again(every, tmp_path):
-    schedule = optax.piecewise_constant_schedule(1e-3, {300: 1e4})
+    schedule = optax.piecewise_constant_schedule(1e-3, {300: 1e7})
     settings = {"objective": chains(), "optimizer": optax.adam(schedule)}
     settings |= {"checkpoint": tmp_path, "checkpoint_every": every}
-    first = forced("from step 30. on the energies explode", NETWORK, **settings)
-    again = forced("from step 30. on the energies explode", NETWORK, **settings)
+    first = forced("from step 30. on the energies explode", CENTRE, **settings)
+    again = forced("from step 30. on the energies explode", CENTRE, **settings)
     assert_equal_fits(first, again)
     assert first.stopped == again.stopped
     assert 256 <= first.num_steps <= 300

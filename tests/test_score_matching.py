@@ -88,10 +88,19 @@ def test_variance_reduction_reduces_the_variance(key):
 
 
 @pytest.mark.slow
-def test_the_trace_of_more_entries_than_are_held_at_once(key):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_trace_of_more_entries_than_are_held_at_once(backend, key, monkeypatch):
+    """One after another, and side by side as on an accelerator."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     energy = en.MLPEnergy(37, width=8, depth=2, key=key)
     batch = {"x": jax.random.normal(key, (3, 37))}
-    value, slope = loss_and_slope(SM(), energy, batch, key)
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad
+    def value_and_slope(energy):
+        return SM().loss(energy, None, batch, None, key)[0]
+
+    value, slope = value_and_slope(energy)
 
     def exact(energy):
         return jnp.mean(jax.vmap(lambda x: full(energy, x))(batch["x"]))

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from jax.extend.random import threefry_2x32
 
 from energia.energies._factors import Categorical
-from energia.energies._uniform import threefry, uniform
+from energia.energies._uniform import normal, signs, threefry, uniform
 from energia.supports import Spin
 
 
@@ -43,6 +44,23 @@ def test_uniform(key: jax.Array) -> None:
         assert len(np.unique(x)) > 0.99 * count
 
 
+def test_normal(key: jax.Array) -> None:
+    """The law is normal (Kolmogorov's distance), rows of other keys are independent."""
+    keys = jax.random.split(key, 20_000)
+    rows = np.asarray(jax.vmap(lambda key: normal(key, (5,), jnp.float32))(keys), float)
+    x = np.sort(rows.ravel())
+    distance = np.abs(scipy.stats.norm.cdf(x) - np.arange(x.size) / x.size).max()
+    assert distance < 2.2 / np.sqrt(x.size)  # exceeded once in 10,000
+    between = np.corrcoef(rows.T) - np.eye(5)
+    assert np.abs(between).max() < 5 / np.sqrt(len(rows))
+
+
+def test_signs(key: jax.Array) -> None:
+    x = np.asarray(signs(key, (100_000,), jnp.float32))
+    assert set(x) == {-1, 1}
+    assert abs(x.mean()) < 5 / np.sqrt(x.size)
+
+
 def test_other_dtypes_and_generators_are_left_to_jax(key: jax.Array) -> None:
     with jax.enable_x64(True):
         numbers = uniform(key, (4,), jnp.float64)
@@ -50,6 +68,8 @@ def test_other_dtypes_and_generators_are_left_to_jax(key: jax.Array) -> None:
     other = jax.random.key(0, impl="rbg")
     numbers = uniform(other, (4,), jnp.float32)
     np.testing.assert_array_equal(numbers, jax.random.uniform(other, (4,), jnp.float32))
+    numbers = normal(other, (4,), jnp.float32)
+    np.testing.assert_array_equal(numbers, jax.random.normal(other, (4,), jnp.float32))
 
 
 def test_chances(key: jax.Array) -> None:

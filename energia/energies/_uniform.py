@@ -1,4 +1,4 @@
-"""Uniform numbers for draws of units, several times as fast on a CPU as JAX's own."""
+"""Uniform and normal numbers, several times as fast on a CPU as JAX's own."""
 
 import math
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = np.uint32(0x1BD11BDA)
+LOWEST = np.nextafter(np.float32(-1), np.float32(0))
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -22,13 +23,32 @@ def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     References:
         Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
     """
-    if dtype != jnp.float32 or jax.random.key_impl(key) != "threefry2x32":
+    if not _written_out(key, dtype):
         return jax.random.uniform(key, shape, dtype)
     size = math.prod(shape)
     words = threefry(jax.random.key_data(key), size + size % 2)[:size]
     # 23 random bits behind the exponent of 1: a number in [1, 2)
     numbers = jax.lax.bitcast_convert_type((words >> 9) | np.uint32(0x3F800000), jnp.float32)
     return numbers.reshape(shape) - 1
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Standard normal numbers: the inverse error function of uniform ones, as in `jax.random`."""
+    if not _written_out(key, dtype):
+        return jax.random.normal(key, shape, dtype)
+    # above -1, whose image would be infinite
+    numbers = jnp.maximum(uniform(key, shape, dtype) * (1 - LOWEST) + LOWEST, LOWEST)
+    return np.sqrt(np.float32(2)) * jax.lax.erf_inv(numbers)
+
+
+def signs(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Numbers that are 1 or -1, with even odds."""
+    return jnp.where(uniform(key, shape, dtype) < 0.5, -1, 1).astype(dtype)
+
+
+def _written_out(key: jax.Array, dtype: Any) -> bool:
+    """Whether numbers come from the words written out here."""
+    return dtype == jnp.float32 and str(jax.random.key_impl(key)) == "threefry2x32"
 
 
 def threefry(key: jax.Array, size: int) -> jax.Array:

@@ -74,6 +74,11 @@ def unconstrained(energy: Energy, rows: Values, fixed: Values) -> Values:
     return jax.vmap(lambda row, given: conditioned(energy, given).unconstrain(row))(rows, fixed)
 
 
+def keeps(kernel: Kernel) -> bool:
+    """Whether a kernel has more to keep of a chain than where it is, a momentum say."""
+    return type(kernel).renew is not Kernel.renew
+
+
 def run(
     kernel: Kernel,
     energy: Energy,
@@ -81,36 +86,47 @@ def run(
     fixed: Values,
     num_steps: jax.Array,
     keys: jax.Array,
-) -> tuple[Values, Values, dict[str, jax.Array]]:
+    kept: tuple[Any, jax.Array] | None = None,
+) -> tuple[Any, Values, dict[str, jax.Array]]:
     """A chain from each start, on the energy given the fixed values of its row.
 
+    `kept` are states that the chains ended in before, and whether each goes on from there.
+
     Returns:
-        Positions in unconstrained space, the values that they are, and the mean over chains of what
-        the last step told.
+        The states of the kernel, with positions in unconstrained space; the values that these are;
+        and the mean over chains of what the last step told.
     """
 
-    def one(start: Values, given: Values, key: jax.Array) -> Any:
+    def one(start: Values, given: Values, key: jax.Array, kept: Any) -> Any:
         target = conditioned(energy, given)
-        position, info = chain(kernel, target, start, num_steps, key)
-        return position, target.constrain(position)[0], info
+        state, info = chain(kernel, target, start, num_steps, key, kept)
+        return state, target.constrain(state.position)[0], info
 
-    positions, values, info = jax.vmap(one)(starts, fixed, keys)
-    return positions, values, told(info)
+    states, values, info = jax.vmap(one)(starts, fixed, keys, kept)
+    return states, values, told(info)
 
 
 def chain(
-    kernel: Kernel, target: Energy, start: Values, num_steps: jax.Array, key: jax.Array
-) -> tuple[Values, dict[str, jax.Array]]:
-    """Where one chain ends, and what its last step told."""
+    kernel: Kernel,
+    target: Energy,
+    start: Values,
+    num_steps: jax.Array,
+    key: jax.Array,
+    kept: tuple[Any, jax.Array] | None = None,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The state that one chain ends in, and what its last step told."""
     init = kernel.init(target, start, key)
+    if kept is not None:
+        last, goes_on = kept
+        renewed = kernel.renew(target, last, start, key)
+        init = jax.tree.map(lambda old, new: jnp.where(goes_on, old, new), renewed, init)
 
     def step(t, carry):
         return kernel.step(target, carry[0], _step_key(key, t))
 
     seen = jax.eval_shape(lambda: step(jnp.int32(0), (init, None))[1])
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), seen)
-    state, info = jax.lax.fori_loop(0, num_steps, step, (init, nothing))
-    return state.position, info
+    return jax.lax.fori_loop(0, num_steps, step, (init, nothing))
 
 
 def told(info: dict[str, jax.Array]) -> dict[str, jax.Array]:

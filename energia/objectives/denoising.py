@@ -7,13 +7,13 @@ import numpy as np
 
 from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
+from energia.energies._uniform import normal
 from energia.objectives._objective import (
     LEVEL,
     Objective,
     Shapes,
     check_real,
     level_supplied,
-    mean_over_rows,
     registry,
     rows_in,
 )
@@ -80,22 +80,23 @@ class DSM(Objective):
     ) -> tuple[jax.Array, None, dict[str, jax.Array]]:
         modelled, supplied = self.modelled(energy, batch), self.supplies(energy)
         energy = self.free_energy(energy, batch)
+        level_key, noise_key = jax.random.split(key)
+        # drawn for all rows at once: a key for each would cost more than the numbers
+        noises = {
+            name: normal(jax.random.fold_in(noise_key, index), batch[name].shape, batch[name].dtype)
+            for index, name in enumerate(modelled)
+        }
+        levels, ladder = self.sigma, self.sigma.ndim > 0
+        if ladder:
+            levels = jax.random.choice(level_key, self.sigma, (rows_in(batch),))
 
-        def row_loss(row: Values, key: jax.Array) -> jax.Array:
-            level_key, noise_key = jax.random.split(key)
-            sigma, weight = self.sigma, 1.0
-            if self.sigma.ndim:
-                sigma = self.sigma[jax.random.randint(level_key, (), 0, self.sigma.size)]
-                weight = sigma**2
-            noise = {
-                name: jax.random.normal(jax.random.fold_in(noise_key, i), row[name].shape)
-                for i, name in enumerate(modelled)
-            }
+        def row_loss(row: Values, noise: Values, sigma: jax.Array) -> jax.Array:
             fixed = {**row, **dict.fromkeys(supplied, sigma)}
             noised = {name: row[name] + sigma * noise[name] for name in modelled}
             slope = jax.grad(lambda moving: energy.at({**fixed, **moving}))(noised)
             residual = [jnp.sum((slope[n] - noise[n] / sigma) ** 2) for n in modelled]
+            weight = sigma**2 if ladder else 1.0
             return 0.5 * weight * sum(residual, start=jnp.zeros(()))
 
-        loss = mean_over_rows(row_loss, batch, jax.random.split(key, rows_in(batch)))
-        return loss, None, {}
+        axes = 0, 0, 0 if ladder else None
+        return jnp.mean(jax.vmap(row_loss, axes)(batch, noises, levels)), None, {}

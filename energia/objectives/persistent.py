@@ -12,7 +12,7 @@ from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
 from energia.objectives import _chains
 from energia.objectives._buffer import ReplayBuffer
-from energia.objectives._objective import registry, rows_in, steps
+from energia.objectives._objective import conditioned, registry, rows_in, steps
 from energia.objectives.contrastive import Contrastive
 from energia.samplers import Langevin
 from energia.supports import Continuous
@@ -21,12 +21,14 @@ from energia.supports import Continuous
 class PCDState(eqx.Module):
     """Persistent chains, and what fresh ones start from: the data's means and deviations.
 
-    Chains stand in unconstrained space, beside the values that they are given.
+    Chains stand in unconstrained space, beside the values that they are given. `kept` are the
+    states of a kernel that has more to keep of them, such as momenta, else None.
     """
 
     buffer: ReplayBuffer
     mean: Values
     scale: Values
+    kept: Any = None
 
 
 @registry.register("pcd")
@@ -43,6 +45,10 @@ class PCD(Contrastive):
     with no gradient through the chains. What is learned is as good as the chains mix: the sampler
     has its numbers given, as it is not tuned here. With `reinit_prob=1` nothing persists: these are
     short runs from noise.
+
+    A kernel that has more to keep of a chain than where it is (its `renew`) keeps it from step to
+    step: momenta of `'meads'` and `'mclmc'` persist beside the positions, so that chains of few
+    transitions a step still travel; a chain that starts afresh has new ones.
 
     Latent variables of known support are moved by the chains too; given the data they are summed
     out where that has a closed form, as for a layer of a Boltzmann machine, else drawn.
@@ -137,12 +143,21 @@ class PCD(Contrastive):
         moments = {name: _moments(values) for name, values in free.items()}
         mean = {name: mean for name, (mean, _) in moments.items()}
         scale = {name: scale for name, (_, scale) in moments.items()}
-        row_key, fresh_key = jax.random.split(key)
+        row_key, fresh_key, kernel_key = jax.random.split(key, 3)
         rows = jax.random.randint(row_key, (self.buffer_size,), 0, rows_in(data))
         kept = {name: data[name][rows] for name in self.given}
         state = PCDState(ReplayBuffer({}), mean, scale)
         chains = self._fresh(energy, state, fresh_key, self.buffer_size)
-        return None, PCDState(ReplayBuffer({**chains, **kept}), mean, scale)
+        buffer = ReplayBuffer({**chains, **kept})
+        kernel = self.kernel(energy)
+        if not _chains.keeps(kernel):
+            return None, PCDState(buffer, mean, scale)
+
+        def begin(chain: Values, given: Values, key: jax.Array) -> Any:
+            return kernel.init(conditioned(energy, given), chain, key)
+
+        keys = jax.random.split(kernel_key, self.buffer_size)
+        return None, PCDState(buffer, mean, scale, jax.vmap(begin)(chains, kept, keys))
 
     def loss(
         self, energy: Energy, learned: None, batch: Values, state: PCDState, key: jax.Array
@@ -161,19 +176,25 @@ class PCD(Contrastive):
 
         chains = jax.lax.cond(jnp.any(again), restart, lambda chains: chains, chains)
         fixed = {name: chains[name] for name in self.given}
-        positions, negatives, told = _chains.run(
+        kept = None
+        if state.kept is not None:
+            kept = jax.tree.map(lambda rows: rows[slots], state.kept), ~again
+        states, negatives, told = _chains.run(
             self.kernel(energy),
             _chains.stopped(energy),
             {name: chain for name, chain in chains.items() if name not in fixed},
             fixed,
             self.num_steps,
             jax.random.split(chain_key, size),
+            kept,
         )
         fields = self.fields(energy, batch)
         completed = self.complete(energy, batch, fields, latent_key)
         loss, means = self.contrast(energy, batch, fields, completed, {**negatives, **fixed})
-        buffer = state.buffer.write(slots, {**positions, **fixed})
-        return loss, PCDState(buffer, state.mean, state.scale), means | told
+        buffer = state.buffer.write(slots, {**states.position, **fixed})
+        if kept is not None:
+            kept = jax.tree.map(lambda rows, new: rows.at[slots].set(new), state.kept, states)
+        return loss, PCDState(buffer, state.mean, state.scale, kept), means | told
 
     def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, size: int) -> Values:
         """Starts of new chains, in unconstrained space."""

@@ -49,6 +49,12 @@ class DRL(Objective):
     drawn for each row. After training $e^{-E(\cdot, \sigma_i)}$ is, up to a factor, the density of
     the data with noise of that level.
 
+    The learned chain of conditionals is the model. $e^{-E(\cdot, \sigma_0)}$ alone is as good a
+    density as the network is at that level: on two moons, a network that was half a nat below the
+    data's law at its lowest level after 1,200 steps was so by `'dsm'` with the same levels, too.
+    Nothing bounds the energies: Adam at 2e-3 made them explode there, with a Metropolis step or
+    without, with clipped gradients and with batches of 1,024; at 5e-4 it did not.
+
     The chains run in $u = (x_i - x_{i+1}) / s_i$, so that one step size serves all levels: the
     curvature in $u$ lies between 1 and $(\sigma_{i+1} / \sigma_i)^2$.
 
@@ -130,7 +136,7 @@ class DRL(Objective):
             target = Tethered(frozen.condition(**fixed) if fixed else frozen, noisy, scale)
             start = {name: jnp.zeros_like(value) for name, value in noisy.items()}
             end, info = _chains.chain(self.sampler, target, start, self.num_steps, chain_key)
-            return {**clean, **fixed}, {**target.place(end), **fixed}, info
+            return {**clean, **fixed}, {**target.place(end.position), **fixed}, info
 
         keys = jax.random.split(key, rows_in(batch))
         positives, negatives, info = jax.vmap(recover)(batch, keys)

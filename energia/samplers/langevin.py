@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from energia._types import Values, as_float, is_concrete, optional_float
 from energia.energies._energy import Energy
+from energia.energies._uniform import normal
 from energia.samplers._adaptation import StepSizeTuned
 from energia.samplers._blackjax import BlackJAXKernel
 from energia.samplers._sampler import (
@@ -106,7 +107,7 @@ class Langevin(Kernel, GradientBased, Biased):
             x, slope = state.position[name], gradient[name]
             if self.clip is not None:
                 slope = jnp.clip(slope, -self.clip, self.clip)
-            noise = jax.random.normal(subkey, x.shape, x.dtype)
+            noise = normal(subkey, x.shape, x.dtype)
             moved = x - self.step_size * slope + noise_scale * noise
             if self.bounds is not None:
                 moved = jnp.clip(moved, *self.bounds)

@@ -111,6 +111,9 @@ class MCLMC(BlackJAXKernel, GradientBased, Biased, AllChains):
         check_entries(self, "inverse_mass_matrix", position)
         return super().init(energy, position, key)
 
+    def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
+        return self.init(energy, position, key)._replace(momentum=state.momentum)
+
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.mclmc(
             log_density, self.L, self.step_size, inverse_mass_matrix=self.inverse_mass_matrix
