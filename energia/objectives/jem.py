@@ -151,9 +151,7 @@ class JEM(Objective):
                 raise ValueError(f"{name}= must be at least 0, got {value}")
         radius = self.sharpness_radius
         if radius is not None and is_concrete(radius) and not float(radius) > 0:
-            raise ValueError(
-                f"sharpness_radius= must be positive, got {radius}; None: no such step"
-            )
+            raise ValueError(f"sharpness_radius= must be positive or None, got {radius}")
         self.chains = PCD(
             sampler=sampler,  # pyright: ignore[reportArgumentType]
             num_steps=num_steps,  # pyright: ignore[reportArgumentType]
