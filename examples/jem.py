@@ -166,7 +166,7 @@ def generate(energy, side, key, per_class=8, num_steps=1000):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A classifier that is a density too.")
     parser.add_argument("--mnist", help="an npz file, or a folder of IDX files")
     parser.add_argument("--omniglot", help="an npz file of other drawings, uint8 `images`")
     parser.add_argument("--out", default=".", help="folder for the pictures")

@@ -78,8 +78,9 @@ class Counts(en.samplers.Kernel):
         return State({"x": state.position["x"] + 1.0}), {}
 
 
+@eqx.filter_jit
 def prepared(objective, energy, data, key):
-    return eqx.filter_jit(lambda *args: objective.init(*args))(energy, data, key)[1]
+    return objective.init(energy, data, key)[1]
 
 
 @eqx.filter_jit
@@ -90,19 +91,23 @@ def told(objective, energy, batch, state, key):
 # --- the gradient
 
 
-def slopes(objective, energy, batch, key, count):
-    """The gradient of the loss for several keys, flat: (key, parameter)."""
-    parameters, skeleton = split(energy)
-    state = prepared(objective, energy, batch, key)
-
-    @jax.jit
+@eqx.filter_jit
+def slopes_of(objective, parameters, skeleton, batch, state, keys):
     def one(key):
         def value(moved):
             return objective.loss(skeleton.merge(moved), None, batch, state, key)[0]
 
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.grad(value)(parameters)])
 
-    return np.asarray(jax.lax.map(one, jax.random.split(key, count)), np.float64)
+    return jax.lax.map(one, keys)
+
+
+def slopes(objective, energy, batch, key, count):
+    """The gradient of the loss for several keys, flat: (key, parameter)."""
+    parameters, skeleton = split(energy)
+    state = prepared(objective, energy, batch, key)
+    keys = jax.random.split(key, count)
+    return np.asarray(slopes_of(objective, parameters, skeleton, batch, state, keys), np.float64)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.5])
