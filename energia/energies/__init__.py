@@ -51,6 +51,7 @@ from energia.energies.gaussian_rbm import GaussianRBM
 from energia.energies.hopfield import Hopfield
 from energia.energies.ising import Ising, Potts
 from energia.energies.neural import MLPEnergy
+from energia.energies.noise_conditional import NoiseConditional
 
 __all__ = [
     "DBM",
@@ -90,6 +91,7 @@ __all__ = [
     "MultivariateNormal",
     "NegativeBinomial",
     "NegativeBinomial2",
+    "NoiseConditional",
     "Normal",
     "OrderedLogistic",
     "Pareto",

@@ -1,6 +1,7 @@
 """What is trained: every float array of an energy, except what stands in a constant field."""
 
-from collections.abc import Callable, Sequence
+import abc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -82,6 +83,38 @@ def count_parameters(tree: Any) -> int:
     return sum(arrays.values()) + sum(1 for leaf in kept if not eqx.is_array(leaf))
 
 
+class Following(eqx.Module):
+    """A part of an energy with constants that follow its parameters, as the vectors of a norm do.
+
+    After each optimiser step `en.fit` puts `refreshed()` in its place.
+    """
+
+    @abc.abstractmethod
+    def refreshed(self) -> "Following":
+        """The same with constants brought up to date; a pure function."""
+
+
+def _nodes(tree: Any) -> Iterator[tuple[Any, bool]]:
+    """Leaves and parts that follow, and whether they are such parts outside constant fields."""
+    paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_following)[0]
+    for path, node in paths:
+        yield node, _is_following(node) and not _in_constant_field(tree, path)
+
+
+def _is_following(node: Any) -> bool:
+    return isinstance(node, Following)
+
+
+def refreshed(tree: Any) -> Any:
+    """The tree with constants that follow parameters brought up to date.
+
+    Below constant fields nothing is trained, and everything stays as it is.
+    """
+    structure = jax.tree.structure(tree, is_leaf=_is_following)
+    new = [node.refreshed() if follows else node for node, follows in _nodes(tree)]
+    return jax.tree.unflatten(structure, new)
+
+
 class Skeleton(eqx.Module):
     """An energy without its parameters: `merge` puts them back.
 
@@ -92,14 +125,31 @@ class Skeleton(eqx.Module):
     others: list[Any]
     slots: tuple[int | None, ...] = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
+    following: tuple[int, ...] = eqx.field(static=True, default=())  # which of the others do
 
-    def merge(self, parameters: Sequence[jax.Array]) -> Any:
-        """The energy with these parameters."""
+    def merge(self, parameters: Sequence[jax.Array], followed: Sequence[jax.Array] = ()) -> Any:
+        """The energy with these parameters, and with these constants that follow them."""
         leaves = [
             other if slot is None else parameters[slot]
             for other, slot in zip(self.others, self.slots, strict=True)
         ]
+        for index, array in zip(self.following, followed or self.followed, strict=True):
+            leaves[index] = array
         return jax.tree.unflatten(self.structure, leaves)
+
+    @property
+    def followed(self) -> list[jax.Array]:
+        """The constants that follow, as they were."""
+        return [self.others[index] for index in self.following]
+
+    def refresh(
+        self, parameters: Sequence[jax.Array], followed: Sequence[jax.Array]
+    ) -> list[jax.Array]:
+        """The constants that follow, brought up to date with these parameters."""
+        if not self.following:
+            return []
+        leaves = jax.tree.leaves(refreshed(self.merge(parameters, followed)))
+        return [leaves[index] for index in self.following]
 
 
 def split(tree: Any) -> tuple[list[jax.Array], Skeleton]:
@@ -122,4 +172,6 @@ def split(tree: Any) -> tuple[list[jax.Array], Skeleton]:
     others = [
         None if slot is not None else strong(leaf) for leaf, slot in zip(leaves, slots, strict=True)
     ]
-    return parameters, Skeleton(others, tuple(slots), structure)
+    follows = [yes for node, yes in _nodes(tree) for _ in jax.tree.leaves(node)]
+    following = [i for i, yes in enumerate(follows) if yes and eqx.is_inexact_array(others[i])]
+    return parameters, Skeleton(others, tuple(slots), structure, tuple(following))

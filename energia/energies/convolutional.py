@@ -11,9 +11,11 @@ from jax.typing import ArrayLike
 from energia._types import check_count, check_key
 from energia.energies._checks import one_value
 from energia.energies._energy import Energy
+from energia.energies._spectral import SpectralNorm
 from energia.supports import Real, Support
 
 Activation = Callable[[jax.Array], jax.Array]
+Layer = eqx.nn.Conv2d | SpectralNorm
 
 
 class ConvEnergy(Energy):
@@ -27,15 +29,21 @@ class ConvEnergy(Energy):
         widths: channels of each layer.
         num_groups: of a group normalisation after each convolution, which divides every width;
             None: no normalisation.
+        spectral_norm: whether each convolution is divided by its spectral norm, that of the linear
+            map of images, with its padding and stride. The energy's slope is then at most the norm
+            of the last layer's weights, which set its scale, times the activation's steepest slope
+            (1.1 for silu) to the power of the number of layers.
         activation: a smooth function: score matching and Langevin dynamics use its derivatives.
         key: a typed JAX key for the initial weights.
 
     Raises:
-        ValueError: when the shape is that of no image, or the groups do not divide a width.
+        ValueError: when the shape is that of no image, the groups do not divide a width, or both
+            normalisations are asked for.
 
     References:
         Nijkamp, Hill, Zhu and Wu (2019), Learning non-convergent non-persistent short-run MCMC
-        toward energy-based model. Wu and He (2018), Group normalization.
+        toward energy-based model. Wu and He (2018), Group normalization. Miyato, Kataoka, Koyama
+        and Yoshida (2018), Spectral normalization for generative adversarial networks.
 
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
@@ -46,7 +54,7 @@ class ConvEnergy(Energy):
         ConvEnergy(x)  [x: real (8, 8); 1313 parameters]
     """
 
-    layers: tuple[eqx.nn.Conv2d, ...]
+    layers: tuple[Layer, ...]
     norms: tuple[eqx.nn.GroupNorm, ...]
     last: eqx.nn.Linear
     image_shape: tuple[int, ...] = eqx.field(static=True)
@@ -58,6 +66,7 @@ class ConvEnergy(Energy):
         *,
         widths: Sequence[int] = (64, 128, 256),
         num_groups: int | None = None,
+        spectral_norm: bool = False,
         activation: Activation = jax.nn.silu,
         key: jax.Array,
     ):
@@ -65,13 +74,14 @@ class ConvEnergy(Energy):
         widths = [check_count(each, "widths", 1) for each in widths]
         if not widths:
             raise ValueError("widths must name at least one layer, got none")
+        self.norms = tuple(_norms(widths, num_groups, spectral_norm))
         keys = jax.random.split(check_key(key), len(widths) + 1)
         layers = []
         for before, after, layer_key in zip([channels, *widths], widths, keys[:-1], strict=False):
-            layers.append(_conv(before, after, 2, layer_key))
+            layer = _conv(before, after, 2, layer_key)
+            layers.append(_normed(layer, (height, width), spectral_norm, layer_key))
             height, width = -(-height // 2), -(-width // 2)
         self.layers = tuple(layers)
-        self.norms = tuple(_norms(widths, num_groups))
         self.last = eqx.nn.Linear(height * width * widths[-1], "scalar", key=keys[-1])
         self.image_shape, self.activation = tuple(image_shape), activation
 
@@ -102,12 +112,16 @@ class ResNetEnergy(Energy):
         depth: number of blocks.
         num_groups: of a group normalisation after each convolution of a block, which divides
             `width`; None: no normalisation.
+        spectral_norm: whether each convolution is divided by its spectral norm, that of the linear
+            map of images, with its padding and stride: a block then at most doubles a difference,
+            times the activation's steepest slopes. The last layer's weights set the scale.
         activation: $a$, a smooth function: score matching and Langevin dynamics use its
             derivatives.
         key: a typed JAX key for the initial weights.
 
     Raises:
-        ValueError: when the shape is that of no image, or the groups do not divide the width.
+        ValueError: when the shape is that of no image, the groups do not divide the width, or both
+            normalisations are asked for.
 
     References:
         He, Zhang, Ren and Sun (2016), Deep residual learning for image recognition. Grathwohl,
@@ -123,7 +137,7 @@ class ResNetEnergy(Energy):
         ResNetEnergy(x)  [x: real (8, 8, 3); 2713 parameters]
     """
 
-    first: eqx.nn.Conv2d
+    first: Layer
     blocks: "tuple[_Block, ...]"
     last: eqx.nn.Linear
     image_shape: tuple[int, ...] = eqx.field(static=True)
@@ -135,18 +149,24 @@ class ResNetEnergy(Energy):
         width: int = 64,
         depth: int = 8,
         num_groups: int | None = None,
+        spectral_norm: bool = False,
         activation: Activation = jax.nn.silu,
         key: jax.Array,
     ):
-        channels = _image(image_shape)[2]
+        *size, channels = _image(image_shape)
         width = check_count(width, "width", 1)
         depth = check_count(depth, "depth", 1)
+        _norms([width], num_groups, spectral_norm)  # raises before anything is made
         key_first, key_last, key_blocks = jax.random.split(check_key(key), 3)
-        self.first = _conv(channels, width, 1, key_first)
-        self.blocks = tuple(
-            _Block(width, 2 if index < 2 else 1, num_groups, activation, block_key)
-            for index, block_key in enumerate(jax.random.split(key_blocks, depth))
-        )
+        first = _conv(channels, width, 1, key_first)
+        self.first = _normed(first, size, spectral_norm, key_first)
+        norms = num_groups, spectral_norm
+        blocks = []
+        for index, block_key in enumerate(jax.random.split(key_blocks, depth)):
+            stride = 2 if index < 2 else 1
+            blocks.append(_Block(width, size, stride, norms, activation, block_key))
+            size = [-(-length // stride) for length in size]
+        self.blocks = tuple(blocks)
         self.last = eqx.nn.Linear(width, "scalar", key=key_last)
         self.image_shape = tuple(image_shape)
 
@@ -161,24 +181,32 @@ class ResNetEnergy(Energy):
 
 
 class _Block(eqx.Module):
-    convolutions: tuple[eqx.nn.Conv2d, eqx.nn.Conv2d]
+    convolutions: tuple[Layer, Layer]
     norms: tuple[eqx.nn.GroupNorm, ...]
-    shortcut: eqx.nn.Conv2d | None
+    shortcut: Layer | None
     activation: Activation = eqx.field(static=True)
 
     def __init__(
         self,
         width: int,
+        size: Sequence[int],
         stride: int,
-        num_groups: int | None,
+        norms: tuple[int | None, bool],
         activation: Activation,
         key: jax.Array,
     ):
+        num_groups, spectral_norm = norms
         keys = jax.random.split(key, 3)
-        self.convolutions = _conv(width, width, stride, keys[0]), _conv(width, width, 1, keys[1])
-        self.norms = tuple(_norms((width, width), num_groups))
-        plain = stride == 1
-        self.shortcut = None if plain else eqx.nn.Conv2d(width, width, 1, stride, key=keys[2])
+        halved = [-(-length // stride) for length in size]
+        self.convolutions = (
+            _normed(_conv(width, width, stride, keys[0]), size, spectral_norm, keys[0]),
+            _normed(_conv(width, width, 1, keys[1]), halved, spectral_norm, keys[1]),
+        )
+        self.norms = tuple(_norms((width, width), num_groups, spectral_norm))
+        self.shortcut = None
+        if stride > 1:
+            shortcut = eqx.nn.Conv2d(width, width, 1, stride, key=keys[2])
+            self.shortcut = _normed(shortcut, size, spectral_norm, keys[2])
         self.activation = activation
 
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -206,10 +234,26 @@ def _conv(before: int, after: int, stride: int, key: jax.Array) -> eqx.nn.Conv2d
     return eqx.nn.Conv2d(before, after, 3, stride, padding=1, key=key)
 
 
-def _norms(widths: Sequence[int], num_groups: int | None) -> list[eqx.nn.GroupNorm]:
+def _normed(
+    layer: eqx.nn.Conv2d, size: Sequence[int], spectral_norm: bool, key: jax.Array
+) -> Layer:
+    """The convolution of images of this height and width, divided by its norm where wanted."""
+    if not spectral_norm:
+        return layer
+    return SpectralNorm(layer, (layer.in_channels, *size), jax.random.fold_in(key, 1))
+
+
+def _norms(
+    widths: Sequence[int], num_groups: int | None, spectral_norm: bool
+) -> list[eqx.nn.GroupNorm]:
     """A normalisation for each width; none of them without groups."""
     if num_groups is None:
         return []
+    if spectral_norm:
+        raise ValueError(
+            "num_groups= makes values independent of the scale that spectral_norm=True sets: ask "
+            "for one of them"
+        )
     num_groups = check_count(num_groups, "num_groups", 1)
     if wrong := [width for width in widths if width % num_groups]:
         raise ValueError(f"num_groups={num_groups} must divide every width, but not {wrong[0]}")

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from energia._types import check_count, check_key
 from energia.energies._checks import one_value
 from energia.energies._energy import Energy
+from energia.energies._spectral import SpectralNorm
 from energia.supports import Real, Support
 
 
@@ -20,6 +21,9 @@ class MLPEnergy(Energy):
         width: units in each hidden layer.
         depth: number of hidden layers.
         activation: a smooth function: score matching and Langevin dynamics use its derivatives.
+        spectral_norm: whether the weight of each hidden layer is divided by its spectral norm, so
+            that the energy's slope is at most the norm of the last layer's weights times the
+            activation's steepest slope (1.1 for silu) to the power `depth`.
         key: a typed JAX key for the initial weights.
 
     Example:
@@ -40,9 +44,10 @@ class MLPEnergy(Energy):
         width: int = 128,
         depth: int = 2,
         activation: Callable[[jax.Array], jax.Array] = jax.nn.silu,
+        spectral_norm: bool = False,
         key: jax.Array,
     ):
-        self.network = eqx.nn.MLP(
+        network = eqx.nn.MLP(
             check_count(in_size, "in_size", 1),
             "scalar",
             check_count(width, "width", 1),
@@ -50,6 +55,15 @@ class MLPEnergy(Energy):
             activation=activation,
             key=check_key(key),
         )
+        if spectral_norm:
+            *hidden, last = network.layers
+            keys = jax.random.split(jax.random.fold_in(key, 1), len(hidden))
+            normed = [
+                SpectralNorm(layer, layer.weight.shape[1:], subkey)
+                for layer, subkey in zip(hidden, keys, strict=True)
+            ]
+            network = eqx.tree_at(lambda network: network.layers, network, (*normed, last))
+        self.network = network
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         return self.network(one_value(self, x, self._shape))

@@ -4,6 +4,7 @@ from energia.objectives._buffer import ReplayBuffer
 from energia.objectives._objective import NotADensity, Objective, registry
 from energia.objectives.contrastive import CD
 from energia.objectives.denoising import DSM
+from energia.objectives.jem import JEM
 from energia.objectives.likelihood import MLE
 from energia.objectives.noise_contrastive import CNCE, NCE
 from energia.objectives.persistent import PCD
@@ -18,6 +19,7 @@ __all__ = [
     "CNCE",
     "DRL",
     "DSM",
+    "JEM",
     "MLE",
     "NCE",
     "PCD",

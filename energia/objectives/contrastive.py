@@ -155,11 +155,11 @@ class Contrastive(Objective):
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
         means = {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}
         modelled = self.modelled(energy, batch)
-        spread = _spread({n: negatives[n] for n in modelled}, {n: batch[n] for n in modelled})
+        spread = spread_of({n: negatives[n] for n in modelled}, {n: batch[n] for n in modelled})
         return gap + self.energy_regularization * size, means | {"spread": spread}
 
 
-def _spread(rows: Values, others: Values) -> jax.Array:
+def spread_of(rows: Values, others: Values) -> jax.Array:
     """The root mean variance over rows, relative to that of other rows; 1 where these are alike."""
 
     def variance(rows: Values) -> jax.Array:

@@ -1,5 +1,6 @@
 """Persistent contrastive divergence: chains that live from step to step."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -162,8 +163,22 @@ class PCD(Contrastive):
     def loss(
         self, energy: Energy, learned: None, batch: Values, state: PCDState, key: jax.Array
     ) -> tuple[jax.Array, PCDState, dict[str, jax.Array]]:
+        *chain_keys, latent_key = jax.random.split(key, 5)
+        negatives, state, told = self.advance(energy, batch, state, chain_keys)
+        fields = self.fields(energy, batch)
+        completed = self.complete(energy, batch, fields, latent_key)
+        loss, means = self.contrast(energy, batch, fields, completed, negatives)
+        return loss, state, means | told
+
+    def advance(
+        self, energy: Energy, batch: Values, state: PCDState, keys: Sequence[jax.Array]
+    ) -> tuple[Values, PCDState, dict[str, jax.Array]]:
+        """Move as many chains as the batch has rows: where they are, and what they told.
+
+        Takes four keys. No gradient goes through the chains to the energy.
+        """
         size = rows_in(batch)
-        slot_key, fresh_key, which_key, chain_key, latent_key = jax.random.split(key, 5)
+        slot_key, fresh_key, which_key, chain_key = keys
         slots, chains = state.buffer.draw(slot_key, size)
         again = jax.random.bernoulli(which_key, self.reinit_prob, (size,))
 
@@ -188,13 +203,10 @@ class PCD(Contrastive):
             jax.random.split(chain_key, size),
             kept,
         )
-        fields = self.fields(energy, batch)
-        completed = self.complete(energy, batch, fields, latent_key)
-        loss, means = self.contrast(energy, batch, fields, completed, {**negatives, **fixed})
         buffer = state.buffer.write(slots, {**states.position, **fixed})
         if kept is not None:
             kept = jax.tree.map(lambda rows, new: rows.at[slots].set(new), state.kept, states)
-        return loss, PCDState(buffer, state.mean, state.scale, kept), means | told
+        return {**negatives, **fixed}, PCDState(buffer, state.mean, state.scale, kept), told
 
     def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, size: int) -> Values:
         """Starts of new chains, in unconstrained space."""

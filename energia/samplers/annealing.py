@@ -29,7 +29,9 @@ from energia.samplers._sampler import (
     registry,
 )
 from energia.samplers.gibbs import Gibbs
-from energia.samplers.langevin import MALA
+from energia.samplers.langevin import MALA, Langevin
+from energia.samplers.reverse_diffusion import LEVEL
+from energia.supports import Real
 
 DEFAULT_LEVELS = 32
 
@@ -41,8 +43,8 @@ def _steps(value: Any) -> jax.Array:
     return steps
 
 
-def _annealed_kernel(config: Any) -> Kernel:
-    return as_kernel(config, "Annealed")
+def _annealed_kernel(config: Any) -> Kernel | None:
+    return None if config == "langevin" else as_kernel(config, "Annealed")
 
 
 def _annealing_kernel(config: Any) -> Kernel | None:
@@ -55,16 +57,19 @@ class Annealed(ParticleSampler, AlongPath, Biased):
 
     At each level the kernel moves every particle `steps_per_level` times on the energy of that
     level. The particles begin as exact draws of the first level, where it has them, else as
-    starting points. A path of noise levels with `'langevin'` is annealed Langevin dynamics. Biased
-    by design: a particle follows the levels with a lag, and no weight makes up for it
-    (`en.evaluate.log_partition` has the weights).
+    starting points. Biased by design: a particle follows the levels with a lag, and no weight makes
+    up for it (`en.evaluate.log_partition` has the weights).
+
+    A path of noise levels, of real variables along `sigma`, with the name `'langevin'` is annealed
+    Langevin dynamics: steps of $\epsilon_i = \sigma_i^2 / 10$ in the units of `Langevin`, from
+    starting points to which noise of the first level is added.
 
     Numbers that the kernel lacks follow the particles: a step size their acceptance rate, an
     inverse mass matrix their variances.
 
     Args:
         kernel: what moves the particles, or its name. A vector given for its `step_size` has one
-            for each level: $\epsilon_i \propto \sigma_i^2$ for annealed Langevin dynamics.
+            for each level.
         steps_per_level: steps at each level, at least 1.
 
     Raises:
@@ -80,31 +85,31 @@ class Annealed(ParticleSampler, AlongPath, Biased):
         >>> @en.energy(x=en.Real((2,)))
         ... def blurred(x, sigma):
         ...     return 0.5 * jnp.sum(x**2) / (1 + sigma**2)
-        >>> sigmas = jnp.geomspace(10.0, 0.1, 8)
-        >>> sampler = en.samplers.Annealed(en.samplers.Langevin(step_size=0.1 * (1 + sigmas**2)))
-        >>> draws = en.sample(en.Path(blurred, sigma=sigmas), sampler, key=jax.random.key(0))
+        >>> path = en.Path(blurred, sigma=jnp.geomspace(10.0, 0.1, 8))
+        >>> draws = en.sample(path, "annealed_langevin", key=jax.random.key(0))
         >>> draws["x"].shape
         (4, 1000, 2)
     """
 
-    kernel: Kernel = eqx.field(default="langevin", converter=_annealed_kernel)
+    kernel: Kernel | None = eqx.field(default="langevin", converter=_annealed_kernel)
     steps_per_level: jax.Array = eqx.field(default=10, converter=_steps, kw_only=True)
 
     def has(self, marker: type) -> bool:
-        return isinstance(self, marker) or self.kernel.has(marker)
+        return isinstance(self, marker) or (self.kernel or Langevin()).has(marker)
 
     def bias(self) -> str:
         own = "annealing in finitely many steps lags behind its levels"
-        inner = self.kernel.bias()
+        inner = (self.kernel or Langevin()).bias()
         return own if inner is None else f"{own}; {inner}"
 
     def along(self, target: Energy | Path, positions: Starts) -> Path:
         path = target
         if not isinstance(path, Path):
             path = geometric(reference_for(path, positions), path, DEFAULT_LEVELS)
-        self.kernel.check(path.target, path.variables)
-        check_followed(self.kernel)
-        step_size = getattr(self.kernel, "step_size", None)
+        kernel = self._chosen(path)
+        kernel.check(path.target, path.variables)
+        check_followed(kernel)
+        step_size = getattr(kernel, "step_size", None)
         if step_size is not None and step_size.shape not in ((), (path.num_levels,)):
             raise ValueError(
                 f"step_size= must be a number, or one for each of {path.num_levels} levels; got "
@@ -122,7 +127,26 @@ class Annealed(ParticleSampler, AlongPath, Biased):
             count = len(next(iter(positions.values())))
             drawn = jax.vmap(exact.draw)(jax.random.split(key_first, count))
             positions = {name: drawn[name].astype(x.dtype) for name, x in positions.items()}
-        return _anneal(self.kernel, path, positions, self.steps_per_level, key)
+        elif self.kernel is None and _is_noise_ladder(path):
+            key, key_first = jax.random.split(key)
+            keys = jax.random.split(key_first, len(positions))
+            positions = {
+                name: x + path.levels[0] * jax.random.normal(subkey, x.shape, x.dtype)
+                for (name, x), subkey in zip(positions.items(), keys, strict=True)
+            }
+        return _anneal(self._chosen(path), path, positions, self.steps_per_level, key)
+
+    def _chosen(self, path: Path) -> Kernel:
+        if self.kernel is not None:
+            return self.kernel
+        levels = path.levels
+        return Langevin(step_size=levels**2 / 10) if _is_noise_ladder(path) else Langevin()
+
+
+def _is_noise_ladder(path: Path) -> bool:
+    energy = path.energy.energy if isinstance(path.energy, Unconstrained) else path.energy
+    supports = [energy.supports[name] for name in path.variables]
+    return path.name == LEVEL and all(s is None or isinstance(s, Real) for s in supports)
 
 
 @registry.register("simulated_annealing")

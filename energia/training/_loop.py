@@ -15,6 +15,7 @@ from energia.objectives._objective import Objective, rows_in
 from energia.training._precision import Lowered
 
 CHUNK_STEPS = 1024
+TRAINED = ("energy", "learned")
 
 
 class Setup(eqx.Module):
@@ -33,7 +34,9 @@ class Setup(eqx.Module):
 class Train(eqx.Module):
     """What changes: parameters, their moving averages, the optimiser's and objective's states.
 
-    `rest` is what of the objective's `learned` is not trained.
+    Parameters are those of the energy and of the objective's `learned`, of which `rest` is what is
+    not trained. Beside them, under the name 'followed', stand constants of the energy that follow
+    its parameters: the averages have their own.
     """
 
     parameters: dict[str, list[jax.Array]]
@@ -63,11 +66,12 @@ def begin(setup: Setup, parameters: list[jax.Array], rows: Values, key: jax.Arra
     learned, state = setup.objective.init(energy, rows, jax.random.fold_in(key, 2**31 - 1))
     learned, rest = split(learned)
     trained = {"energy": parameters, "learned": learned}
+    own = {**trained, "followed": jax.tree.map(jnp.copy, setup.skeleton.followed)}
     # strong dtypes throughout, so that the second chunk is the first one's program
     return strong_tree(
         Train(
-            trained,
-            jax.tree.map(jnp.copy, trained),
+            own,
+            jax.tree.map(jnp.copy, own),
             rest,
             setup.optimizer.init(trained),
             state,
@@ -115,8 +119,10 @@ def _step(
         keys = jax.random.split(augment_key, setup.batch_size)
         batch = jax.vmap(setup.augment)(batch, keys)
 
-    def loss(parameters):
-        energy, learned = _computed(setup, train.rest, parameters)
+    trained = {name: train.parameters[name] for name in TRAINED}
+
+    def loss(trained):
+        energy, learned = _computed(setup, train.rest, {**train.parameters, **trained})
         value, state, metrics = objective.loss(
             energy, learned, batch, train.objective_state, loss_key
         )
@@ -125,19 +131,23 @@ def _step(
         return value, (state, seen)
 
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    (value, (state, seen)), gradient = differentiate(train.parameters)
+    (value, (state, seen)), gradient = differentiate(trained)
     flat = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(gradient)]
     squares = [jnp.vdot(leaf, leaf) for leaf in flat]  # a sum would not be vectorised on a CPU
     norm = jnp.sqrt(sum(squares, start=jnp.zeros(())))
-    updates, optimizer_state = optimizer.update(gradient, train.optimizer_state, train.parameters)
-    parameters = eqx.apply_updates(train.parameters, updates)
+    updates, optimizer_state = optimizer.update(gradient, train.optimizer_state, trained)
+    parameters = eqx.apply_updates(trained, updates)
     checks = [value, norm, *jax.tree.leaves(parameters)]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in checks]))
     decay = jnp.minimum(setup.ema_decay, (1.0 + t) / (10.0 + t))
     averages = jax.tree.map(
         lambda old, new: (decay * old + (1 - decay) * new).astype(new.dtype),
-        train.averages,
+        {name: train.averages[name] for name in TRAINED},
         parameters,
+    )
+    parameters, averages = (
+        {**new, "followed": setup.skeleton.refresh(new["energy"], old["followed"])}
+        for new, old in ((parameters, train.parameters), (averages, train.averages))
     )
     parameters, averages, optimizer_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
@@ -201,7 +211,8 @@ def copy(tree: Any) -> Any:
 
 def merge(setup: Setup, rest: Skeleton, parameters: dict[str, list[jax.Array]]) -> tuple[Any, Any]:
     """The energy with these parameters, and what is learned beside it."""
-    return setup.skeleton.merge(parameters["energy"]), rest.merge(parameters["learned"])
+    energy = setup.skeleton.merge(parameters["energy"], parameters["followed"])
+    return energy, rest.merge(parameters["learned"])
 
 
 def _computed(
