@@ -3,11 +3,11 @@
 One network is trained twice: by the cross-entropy, and from there as a joint energy of image and
 class. Both are then asked how accurate and how calibrated they are, whether they know noise and
 rotated images from digits, and how many images a small change turns round; the joint energy also
-draws images. With scikit-learn's digits it takes about a minute:
+draws images. With scikit-learn's digits:
 
     python examples/jem.py
 
-with MNIST, in an npz file or a folder of IDX files, about 20 minutes on two cores:
+with MNIST, in an npz file or a folder of IDX files:
 
     python examples/jem.py --mnist mnist.npz
 """

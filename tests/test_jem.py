@@ -172,6 +172,8 @@ def test_it_recovers_means_covariance_and_shares(class_conditional):
         (logits.log_precision + np.log(VARIANCES)) / np.sqrt(2 / len(data["y"])),
         (jax.nn.softmax(logits.bias) - SHARES) / np.sqrt(SHARES * (1 - SHARES) / len(data["y"])),
     ]
+    if class_conditional:  # chains have the data's shares, and leave the model's to the overlaps
+        found = found[:2]
     z = np.concatenate([np.ravel(each) for each in found])
     assert np.abs(z).max() < 3, z
 

@@ -80,8 +80,9 @@ class JEM(Objective):
         reinit_prob: chance that a chain starts afresh in a step, as of `PCD`.
         energy_regularization: $\alpha$, at least 0, as of `PCD`.
         class_conditional: whether chains are those of $p(x \mid y)$, each keeping a label of the
-            data, so that the buffer has pictures of every class. Exact where the model's share of
-            each class is the data's, as it is after training; on the way it is not.
+            data, so that the buffer has pictures of every class. The gradient is that of the
+            likelihood where the model's share of each class is the data's; elsewhere it is not, and
+            shares are learned only as far as classes overlap.
         sharpness_radius: $\rho$, positive: the gradient is that of the loss at
             $\theta + \rho\, g / \lVert g \rVert$, where $g$ is its gradient at $\theta$ with the
             same samples: a sharpness-aware step, for twice the cost of the loss. None: at $\theta$.
