@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import energia as en
+from energia.energies._convolution import Convolution
 
 KEY = jax.random.key(0)
 
@@ -156,3 +157,13 @@ def test_classifiers_that_are_none(joint):
         joint(jnp.zeros(2), 3)
     with pytest.raises(ValueError, match=r"takes one class y, got shape \(2,\)"):
         joint(jnp.zeros(2), jnp.array([0, 1]))
+
+
+@pytest.mark.parametrize(("width", "stride"), [(1, 2), (3, 1), (3, 2)])
+def test_a_convolution_is_the_same_on_every_device(width, stride, key, monkeypatch):
+    layer = Convolution(2, 4, width, stride=stride, key=key)
+    images = [jax.random.normal(key, (2, *size)) for size in ((1, 5), (4, 7))]
+    here = [layer(image) for image in images]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for mine, image in zip(here, images, strict=True):
+        np.testing.assert_allclose(mine, layer(image), atol=1e-5)

@@ -10,12 +10,13 @@ from jax.typing import ArrayLike
 
 from energia._types import check_count, check_key
 from energia.energies._checks import one_value
+from energia.energies._convolution import Convolution
 from energia.energies._energy import Energy
 from energia.energies._spectral import SpectralNorm
 from energia.supports import Real, Support
 
 Activation = Callable[[jax.Array], jax.Array]
-Layer = eqx.nn.Conv2d | SpectralNorm
+Layer = Convolution | SpectralNorm
 
 
 class ConvEnergy(Energy):
@@ -205,7 +206,7 @@ class _Block(eqx.Module):
         self.norms = tuple(_norms((width, width), num_groups, spectral_norm))
         self.shortcut = None
         if stride > 1:
-            shortcut = eqx.nn.Conv2d(width, width, 1, stride, key=keys[2])
+            shortcut = Convolution(width, width, 1, stride=stride, key=keys[2])
             self.shortcut = _normed(shortcut, size, spectral_norm, keys[2])
         self.activation = activation
 
@@ -230,13 +231,11 @@ def _image(shape: Sequence[int]) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _conv(before: int, after: int, stride: int, key: jax.Array) -> eqx.nn.Conv2d:
-    return eqx.nn.Conv2d(before, after, 3, stride, padding=1, key=key)
+def _conv(before: int, after: int, stride: int, key: jax.Array) -> Convolution:
+    return Convolution(before, after, 3, stride=stride, key=key)
 
 
-def _normed(
-    layer: eqx.nn.Conv2d, size: Sequence[int], spectral_norm: bool, key: jax.Array
-) -> Layer:
+def _normed(layer: Convolution, size: Sequence[int], spectral_norm: bool, key: jax.Array) -> Layer:
     """The convolution of images of this height and width, divided by its norm where wanted."""
     if not spectral_norm:
         return layer
