@@ -29,7 +29,7 @@ import energia as en
 class Network(eqx.Module):
     """Two convolutions with a stride of 2, a layer of units, and a logit for each class."""
 
-    convolutions: list[eqx.nn.Conv2d]
+    convolutions: list[en.Convolution]
     hidden: eqx.nn.Linear
     last: eqx.nn.Linear
 
@@ -37,8 +37,7 @@ class Network(eqx.Module):
         keys = jax.random.split(key, 4)
         channels = [1, *widths]
         self.convolutions = [
-            eqx.nn.Conv2d(channels[i], channels[i + 1], 3, 2, padding=1, key=keys[i])
-            for i in range(2)
+            en.Convolution(channels[i], channels[i + 1], stride=2, key=keys[i]) for i in range(2)
         ]
         left = (side + 3) // 4  # halved twice, rounded up
         self.hidden = eqx.nn.Linear(left * left * widths[1], units, key=keys[2])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import energia as en
-from energia.evaluate._features import _windows
 
 evaluate = en.evaluate
 
@@ -204,18 +203,6 @@ def test_a_trained_network_bends_what_no_line_divides(key):
     assert evaluate.frechet_distance(train["x"], test["x"], features=again) == (
         evaluate.frechet_distance(train["x"], test["x"], features=network)
     )
-
-
-def test_windows_make_convolutions(key):
-    image, kernel = np.ones((2, 5, 6)), np.asarray(jax.random.normal(key, (4, 2, 3, 3)))
-    image = image * np.arange(30.0).reshape(5, 6)
-    windows = _windows(jnp.asarray(image, jnp.float32))
-    found = np.tensordot(kernel.transpose(0, 2, 3, 1).reshape(4, -1), np.asarray(windows), 1)
-    wide = np.pad(image, ((0, 0), (1, 1), (1, 1)))
-    for row, column in np.ndindex(3, 3):
-        window = wide[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
-        wanted = np.tensordot(kernel, window, 3)
-        np.testing.assert_allclose(found[:, row, column], wanted, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.slow

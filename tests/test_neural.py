@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import energia as en
-from energia.energies._convolution import Convolution
 
 KEY = jax.random.key(0)
 
@@ -161,9 +160,11 @@ def test_classifiers_that_are_none(joint):
 
 @pytest.mark.parametrize(("width", "stride"), [(1, 2), (3, 1), (3, 2)])
 def test_a_convolution_is_the_same_on_every_device(width, stride, key, monkeypatch):
-    layer = Convolution(2, 4, width, stride=stride, key=key)
+    layer = en.Convolution(2, 4, width, stride=stride, key=key)
     images = [jax.random.normal(key, (2, *size)) for size in ((1, 5), (4, 7))]
     here = [layer(image) for image in images]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for mine, image in zip(here, images, strict=True):
         np.testing.assert_allclose(mine, layer(image), atol=1e-5)
+    with pytest.raises(ValueError, match="must be odd, got 2"):
+        en.Convolution(2, 4, 2, key=key)

@@ -1,6 +1,7 @@
 """Energies and their algebra. Every name here stands in `energia` itself."""
 
 from energia.energies._algebra import mixture
+from energia.energies._convolution import Convolution
 from energia.energies._energy import Energy
 from energia.energies._function import energy, from_log_density
 from energia.energies._total import total
@@ -66,6 +67,7 @@ __all__ = [
     "Chi2",
     "Classifier",
     "ConvEnergy",
+    "Convolution",
     "Dirichlet",
     "Discrete",
     "DoubleWell",

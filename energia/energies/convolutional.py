@@ -232,7 +232,7 @@ def _image(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _conv(before: int, after: int, stride: int, key: jax.Array) -> Convolution:
-    return Convolution(before, after, 3, stride=stride, key=key)
+    return Convolution(before, after, stride=stride, key=key)
 
 
 def _normed(layer: Convolution, size: Sequence[int], spectral_norm: bool, key: jax.Array) -> Layer:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_float, check_count, check_key
-from energia.energies import Classifier
+from energia.energies import Classifier, Convolution
 from energia.energies._trainable import constant
 from energia.objectives import MLE
 from energia.training import fit
@@ -22,7 +22,7 @@ HIDDEN = 128  # units of the first layer, where there are no images
 class FeatureNetwork(eqx.Module):
     """Features of one datum, made by `feature_network`: a function from its shape to (size,)."""
 
-    layers: tuple[eqx.nn.Linear, ...]
+    layers: tuple[Convolution | eqx.nn.Linear, ...]
     centre: jax.Array = constant()
     scale: jax.Array = constant()
 
@@ -30,26 +30,11 @@ class FeatureNetwork(eqx.Module):
         values = (as_float(x) - self.centre) / self.scale
         if values.ndim > 1:
             values = values[None] if values.ndim == 2 else jnp.moveaxis(values, -1, 0)
-            for layer in self.layers[:-1]:
-                everywhere = jax.vmap(jax.vmap(layer, 1, 1), 2, 2)
-                values = jax.nn.silu(everywhere(_windows(values)))
-            return jax.nn.silu(self.layers[-1](jnp.ravel(values)))
         for layer in self.layers:
+            if isinstance(layer, eqx.nn.Linear):
+                values = jnp.ravel(values)
             values = jax.nn.silu(layer(values))
         return values
-
-
-def _windows(image: jax.Array) -> jax.Array:
-    """The windows of 3 by 3 round every second pixel, shape (9 channels, rows, columns).
-
-    Within a loop XLA's convolutions take up to ten times as long on a CPU as these products.
-    """
-    rows, columns = (-(-length // 2) for length in image.shape[1:])
-    wide = jnp.pad(image, ((0, 0), (1, 2), (1, 2)))
-    shifted = [
-        wide[:, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)
-    ]
-    return jnp.concatenate(shifted)
 
 
 def feature_network(
@@ -119,7 +104,7 @@ def labelled(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _layers(shape: tuple[int, ...], size: int, key: jax.Array) -> tuple[eqx.nn.Linear, ...]:
+def _layers(shape: tuple[int, ...], size: int, key: jax.Array) -> tuple[Any, ...]:
     keys = jax.random.split(key, 3)
     if len(shape) == 1:
         return (
@@ -133,7 +118,7 @@ def _layers(shape: tuple[int, ...], size: int, key: jax.Array) -> tuple[eqx.nn.L
         )
     channels = (1 if len(shape) == 2 else shape[2], *WIDTHS)
     convolutions = [
-        eqx.nn.Linear(9 * before, after, key=each)
+        Convolution(before, after, stride=2, key=each)
         for before, after, each in zip(channels, channels[1:], keys, strict=False)
     ]
     places = math.prod(-(-length // 4) for length in shape[:2])
