@@ -314,6 +314,8 @@ def test_tempering_refuses(tempered, key):
         log_partition(target, "tempering", draws=np.zeros((4, 2)))
     with pytest.raises(ValueError, match="levels= is not for 'tempering'"):
         log_partition(target, "tempering", key=key, levels=[0.0, 0.5, 1.0])
+    with pytest.raises(ValueError, match="Langevin does not leave"):
+        log_partition(target, "tempering", key=key, kernel=en.samplers.Langevin(step_size=0.1))
     path = en.paths.tempering(en.Ring(), [2.0, 1.0])
     with pytest.raises(ValueError, match="nobody knows log Z where the path begins"):
         log_partition(path, "tempering", key=key, num_steps=10, num_chains=8, kernel=TEMPERED)

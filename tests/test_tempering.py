@@ -469,3 +469,38 @@ def test_errors(make: Any, kind: type[Exception], message: str, monkeypatch: Any
 
 def sample(energy: Any, sampler: Any, **options: Any) -> en.Draws:
     return en.sample(energy, sampler, key=jax.random.key(0), **options)
+
+
+@pytest.mark.parametrize(
+    ("levels", "reference", "match"),
+    [
+        ([1.0], None, "at least 2 levels"),
+        ([3.0, 1.0, 2.0, 0.1], None, "rise or fall all the way"),
+        ([3.0, 1.0], en.Gaussian(jnp.zeros(2)), "a path has its own first level"),
+    ],
+)
+def test_paths_that_no_ladder_runs_along(levels, reference, match, key):
+    ladder = en.samplers.ParallelTempering("hmc", reference=reference)
+    wide = en.energy(x=en.Real((2,)))(lambda x, s: jnp.sum(x**2) / s**2)
+    with pytest.raises(ValueError, match=match):
+        en.sample(en.Path(wide, s=levels), ladder, key=key)
+
+
+def test_round_trips_that_bring_nothing_new():
+    """Modes that differ in width: trips are many, swaps are accepted, the mode stays."""
+    rng = np.random.default_rng(0)
+    trips = np.repeat(np.arange(500), 2)  # a round trip each two draws
+    stats = {
+        "swap_acceptance_rate": np.full((4, 1000, 3), 0.9),
+        "round_trips": np.broadcast_to(trips, (4, 1000)),
+        "levels": np.broadcast_to(np.linspace(0, 1, 4), (4, 1000, 4)),
+        "lp": rng.normal(size=(4, 1000)),
+    }
+    # every mode is met by every chain alike, and is kept for 20 draws on average
+    kept = rng.uniform(size=(4, 1000)) < 0.05
+    stays = np.take_along_axis(
+        rng.normal(size=(4, 1000)), np.maximum.accumulate(kept * np.arange(1000), axis=1), axis=1
+    )
+    for draws, bad in ((rng.normal(size=(4, 1000)), False), (stays, True)):
+        told = [p for p in diagnose({"x": draws}, stats).problems if "come back" in p]
+        assert bool(told) == bad, told

@@ -192,7 +192,7 @@ def _check(
                 "brings: lower the step size, or use 'adjusted_mclmc'"
             )
     if swaps is not None and num_draws > 1:
-        problems += swaps.problems()
+        problems += swaps.problems() + swaps.carried(min_ess, ess_at, num_chains * num_draws)
     notes = [] if bias is None else [f"biased by design, not only by chance: {bias}"]
     if deepest := int(np.sum(stats.get("reached_max_treedepth", 0))):
         notes.append(

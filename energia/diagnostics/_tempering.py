@@ -9,6 +9,8 @@ BROKEN = 0.05  # a mean acceptance rate of swaps below which a pair hardly swaps
 MIN_ROUND_TRIPS = 10  # a chain
 LITTLE = 0.1  # a barrier that tells nothing of modes
 KEPT = 0.5  # the share of the round trips that the swaps promise
+NEW = 0.2  # effective draws a round trip, below which trips bring nothing new
+ENOUGH = 400  # effective draws a chain, with which they need not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,24 @@ class Tempering:
                 "(ParallelTempering(Repeat(kernel, 5))), take more replicas, or another reference"
             )
         return found
+
+    def carried(self, min_ess: float, where: str, num_draws: int) -> list[str]:
+        """What is wrong when round trips bring back what they took.
+
+        Args:
+            min_ess: the smallest effective sample size of all entries, that of `where`.
+            where: the entry.
+            num_draws: of all chains.
+        """
+        trips = min(int(self.round_trips.sum()), num_draws)
+        if not min_ess < min(NEW * trips, ENOUGH * len(self.round_trips)):
+            return []
+        return [
+            f"the effective sample size of {where} is {min_ess:.0f} after {trips} round trips: "
+            "replicas come back to the mode that they left, as when modes differ in width and the "
+            "narrow one has no weight at the hot levels; its weight is less certain than its "
+            "standard error says; draw more, or give a reference= with weight in every mode"
+        ]
 
     def __str__(self) -> str:
         low, high = self.swap_rates.min(), self.swap_rates.max()

@@ -143,11 +143,7 @@ class Pilot:
         moved, whole = between.at_target()
         chosen = step_kernel(kernel, whole, moved.variables, num_chains)
         chosen.check(moved if chosen.has(GradientBased) else whole, moved.variables)
-        if (bias := chosen.bias()) is not None:
-            raise ValueError(
-                f"{type(chosen).__name__} does not leave exp(-E) invariant ({bias}), and weights "
-                "along a path are right only where a kernel does: use 'hmc', 'mala' or 'gibbs'"
-            )
+        check_unbiased(chosen)
         key_start, self.key = jax.random.split(key)
         self.starts = _starts(between, jax.random.split(key_start, num_chains))
         self.tunes = bool(chosen.unset())
@@ -248,6 +244,15 @@ def _completed(between: Bridge, positions: Values, keys: jax.Array) -> Values:
 @eqx.filter_jit
 def unconstrained_rows(joint: Unconstrained, rows: Mapping[str, Any]) -> Values:
     return jax.vmap(lambda row: joint.unconstrain(dict(row)))(rows)
+
+
+def check_unbiased(kernel: Kernel) -> None:
+    """Raise where a kernel does not leave its energy's density as it is."""
+    if (bias := kernel.bias()) is not None:
+        raise ValueError(
+            f"{type(kernel).__name__} does not leave exp(-E) invariant ({bias}), and log Z is "
+            "right only where a kernel does: use 'hmc', 'mala' or 'gibbs'"
+        )
 
 
 def step_kernel(config: Any, energy: Energy, names: Sequence[str], num_chains: int) -> Kernel:

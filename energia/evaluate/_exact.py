@@ -116,7 +116,7 @@ def _quadrature(target: Unconstrained, size: int) -> LogPartition:
             f"quadrature has an error of about {error:.2g}: the density does not vanish far out, "
             "or has features finer than its grid",
         )
-    rounding = max(error, 1e-6 * abs(value))
+    rounding = max(error, 1e-6 * max(abs(value), 1.0))
     return LogPartition(
         value, rounding, value - rounding, value + rounding, None, "quadrature", problems=problems
     )

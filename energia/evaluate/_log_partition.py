@@ -99,7 +99,7 @@ def log_partition(
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
         >>> en.evaluate.log_partition(en.DoubleWell(3.0))  # quadrature
-        LogPartition(log Z = 0.114006 ± 1.1e-07 in [0.1140059, 0.1140062] by quadrature)
+        LogPartition(log Z = 0.114006 ± 1e-06 in [0.114005, 0.114007] by quadrature)
         >>> result = en.evaluate.log_partition(
         ...     en.DoubleWell(3.0), "ais", key=jax.random.key(0), num_steps=100,
         ...     reference=en.Gaussian(0.0))

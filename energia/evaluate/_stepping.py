@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from energia.diagnostics import MAX_RHAT, ConvergenceWarning, mean_ess, rhat
 from energia.energies._energy import Energy
-from energia.evaluate._annealer import step_kernel
+from energia.evaluate._annealer import check_unbiased, step_kernel
 from energia.evaluate._estimate import MIN_ESS, LogPartition
 from energia.paths import Path
 from energia.samplers import ParallelTempering
@@ -38,6 +38,7 @@ def stepping_stones(
         target = energy.target if isinstance(energy, Path) else energy
         moving = step_kernel(kernel, target, target.variables, num_chains)
         sampler = ParallelTempering(moving, num_replicas=REPLICAS, reference=reference)
+    check_unbiased(sampler.kernel)
     replicas = energy.num_levels if isinstance(energy, Path) else sampler.num_replicas
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what matters here is told below
@@ -72,6 +73,7 @@ def from_swaps(draws: Any) -> LogPartition:
             "draws= lack the reference that log Z counts from: load them with their energy, "
             "Draws.load(path, energy=E), and draw by ParallelTempering itself"
         )
+    check_unbiased(draws.tuned_sampler.kernel)
     ups, downs = (
         np.nan_to_num(np.asarray(draws.stats[f"log_ratio_{way}"], np.float64), nan=-np.inf)
         for way in ("up", "down")
@@ -84,7 +86,9 @@ def from_swaps(draws: Any) -> LogPartition:
     ess = float(mean_ess(influence)) if np.ptp(influence) > 0 else float(influence.size)
     stderr = float(influence.std() / np.sqrt(ess))
     verdict, lp = draws.diagnose(show=False), np.asarray(draws.stats["lp"])
-    problems = [] if verdict.tempering is None else verdict.tempering.problems()
+    problems = list[str]()
+    if (swaps := verdict.tempering) is not None:
+        problems = swaps.problems() + swaps.carried(verdict.min_ess, "an entry", lp.size)
     if verdict.divergences > DIVERGING * influence.size:
         problems.append(
             f"{verdict.divergences} of {influence.size} transitions at the target diverged: where "

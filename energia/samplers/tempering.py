@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._reference import check_reference, given_reference, prior_of, prior_terms
-from energia._types import Values, as_float, check_count
+from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._fitted import Fitted
 from energia.paths import Path, geometric
@@ -201,6 +201,7 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
     def path(self, energy: Energy | Path) -> Path:
         """From the reference to the target; two levels, as it runs along others."""
         if isinstance(energy, Path):
+            self._check_path(energy)
             return energy
         ladder = self.ladder
         if self.reference is not None:
@@ -216,6 +217,20 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
             assert ladder.fitted is not None
             reference = ladder.fitted
         return geometric(reference, energy, levels=2)
+
+    def _check_path(self, path: Path) -> None:
+        if self.reference is not None:
+            raise ValueError(
+                "ParallelTempering(reference=...) is for an energy; a path has its own first level"
+            )
+        if path.num_levels < 2:
+            raise ValueError(f"ParallelTempering needs a path of at least 2 levels, got {path!r}")
+        steps = np.diff(np.asarray(path.levels)) if is_concrete(path.levels) else np.ones(1)
+        if not (np.all(steps > 0) or np.all(steps < 0)):
+            raise ValueError(
+                f"ParallelTempering needs levels that rise or fall all the way, from the reference "
+                f"to the target; those of {path!r} are {np.asarray(path.levels)}"
+            )
 
     def _levels(self, energy: Energy | Path) -> jax.Array:
         if self.ladder is not None:
