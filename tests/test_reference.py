@@ -190,7 +190,7 @@ def test_correlations_of_few_effective_draws() -> None:
             fitted = unit.fit(summary, np.float32(1e6), np.float32(count))
             got = np.asarray(fitted.factor @ fitted.factor.T, float)
             sample = np.cov(rows["x"].T, ddof=0)
-            room = 1 + 2 * math.sqrt(2 / count)
+            room = 1 + math.sqrt(2 / count)
             np.testing.assert_allclose(np.diag(got), room * np.diag(sample), rtol=1e-3)
             away = ~np.eye(20, dtype=bool)
             kept[name, count] = np.median(got[away] / sample[away]) / room

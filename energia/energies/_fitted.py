@@ -75,7 +75,7 @@ class Fitted(Energy):
             count: how many.
             effective: how many independent ones they are worth. So few may have missed a part of
                 a mode, and a law that is too narrow costs more than one that is too wide: variances
-                are larger by two standard errors, $2\sqrt{2/n}$ of themselves. None: all, and no
+                are larger by a standard error, $\sqrt{2/n}$ of themselves. None: all, and no
                 allowance.
 
         References:
@@ -94,7 +94,7 @@ class Fitted(Energy):
         else:
             factor = jnp.sqrt(variance)
         if effective is not None:
-            factor = factor * jnp.sqrt(1 + 2 * jnp.sqrt(2 / jnp.maximum(effective, 1)))
+            factor = factor * jnp.sqrt(1 + jnp.sqrt(2 / jnp.maximum(effective, 1)))
         log_odds = {
             name: jnp.log(keep * summary.frequencies[name] + (1 - keep) * jnp.exp(odds))
             for name, odds in self.log_odds.items()
