@@ -73,10 +73,7 @@ class Fitted(Energy):
         Args:
             summary: of the draws.
             count: how many.
-            effective: how many independent ones they are worth. So few may have missed a part of
-                a mode, and a law that is too narrow costs more than one that is too wide: variances
-                are larger by a standard error, $\sqrt{2/n}$ of themselves. None: all, and no
-                allowance.
+            effective: how many independent ones they are worth; None: all.
 
         References:
             Chen, Wiesel, Eldar and Hero (2010), Shrinkage algorithms for MMSE covariance estimation
@@ -93,8 +90,6 @@ class Fitted(Energy):
             factor = jnp.linalg.cholesky(jnp.where(unit, jnp.diag(variance), weight * scatter))
         else:
             factor = jnp.sqrt(variance)
-        if effective is not None:
-            factor = factor * jnp.sqrt(1 + jnp.sqrt(2 / jnp.maximum(effective, 1)))
         log_odds = {
             name: jnp.log(keep * summary.frequencies[name] + (1 - keep) * jnp.exp(odds))
             for name, odds in self.log_odds.items()
