@@ -66,6 +66,12 @@ def plain(objective, rows, batch_size, num_steps):
 
     loss = {"pcd": pcd, "dsm": dsm, "ssm": ssm}[objective]
 
+    return loop(loss, data, batch_size, optimizer)
+
+
+def loop(loss, data, batch_size, optimizer):
+    """So many steps down the loss of random batches."""
+
     def run(steps):
         for _ in range(steps):
             value = loss(data[torch.randint(len(data), (batch_size,))])
@@ -112,14 +118,7 @@ def torchebm(objective, rows, batch_size, num_steps):
     else:
         loss = losses.SlicedScoreMatching(energy, n_projections=1, device="cpu")
 
-    def run(steps):
-        for _ in range(steps):
-            value = loss(data[torch.randint(len(data), (batch_size,))])
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-
-    return run
+    return loop(loss, data, batch_size, optimizer)
 
 
 def ebmkit(objective, rows, batch_size, num_steps):
