@@ -18,7 +18,14 @@ from energia.energies._factors import Factors
 from energia.energies._unconstrained import Unconstrained
 from energia.supports import Support
 
-__all__ = ["Path", "geometric", "reference_for", "tempering", "unconstrained"]
+__all__ = [
+    "Path",
+    "geometric",
+    "noise_levels",
+    "reference_for",
+    "tempering",
+    "unconstrained",
+]
 
 LEVEL = "inverse_temperature"
 
@@ -256,6 +263,51 @@ def tempering(target: Energy, temperatures: Any) -> Path:
             f"{temperatures.tolist()}"
         )
     return _along(Tempered(None, target, None, target.variables), 1 / temperatures)
+
+
+def noise_levels(num_levels: int = 100, schedule: str = "cosine") -> jax.Array:
+    r"""Noise levels of the schedules that diffusion models are known by, for `Path(E, sigma=...)`.
+
+    Such a schedule shrinks data beside its noise, $\tilde x = \sqrt{\bar\alpha}\, x_0 +
+    \sqrt{1 - \bar\alpha}\, \xi$ (variance-preserving). In the units of the data that is
+    $x = x_0 + \sigma \xi$ with $\sigma = \sqrt{(1 - \bar\alpha) / \bar\alpha}$, and
+    $\tilde x = x / \sqrt{1 + \sigma^2}$: the same densities in other coordinates, between which
+    `E.substitute(x=lambda x, sigma: x / jnp.sqrt(1 + sigma**2))` maps. Levels at equal ratios
+    (variance-exploding) are `jnp.geomspace(largest, smallest, n)`.
+
+    Args:
+        num_levels: how many, at least 2.
+        schedule: 'cosine': $\bar\alpha_t = f(t) / f(0)$,
+            $f(t) = \cos^2(\tfrac{\pi}{2} \tfrac{t + 0.008}{1.008})$, with
+            $1 - \bar\alpha_t / \bar\alpha_{t-1}$ at most 0.999; 'linear': these steps rise evenly,
+            from $0.1 / n$ to $20 / n$.
+
+    Returns:
+        $\sigma$ from the largest to the smallest, shape (num_levels,).
+
+    Raises:
+        ValueError: for another schedule.
+
+    References:
+        Nichol and Dhariwal (2021), Improved denoising diffusion probabilistic models. Ho, Jain and
+        Abbeel (2020), Denoising diffusion probabilistic models.
+
+    Example:
+        >>> import energia as en
+        >>> sigmas = en.paths.noise_levels(100)
+        >>> sigmas.shape, round(float(sigmas[50]), 2), round(float(sigmas[-1]), 3)
+        ((100,), 0.98, 0.02)
+    """
+    count = check_count(num_levels, "num_levels", 2)
+    if schedule == "cosine":
+        angles = (np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2
+        steps = np.minimum(1 - np.cos(angles[1:]) ** 2 / np.cos(angles[:-1]) ** 2, 0.999)
+    elif schedule == "linear":
+        steps = np.minimum(np.linspace(0.1 / count, 20 / count, count), 0.999)
+    else:
+        raise ValueError(f"schedule= must be 'cosine' or 'linear', got {schedule!r}")
+    log_signal = np.cumsum(np.log1p(-steps))  # of the squared share of the data
+    return as_float(np.sqrt(np.expm1(-log_signal))[::-1])
 
 
 def unconstrained(path: Path) -> Path:

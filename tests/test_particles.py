@@ -241,4 +241,4 @@ def test_errors(make: Any, kind: type[Exception], message: str) -> None:
 def test_names() -> None:
     kinds = {name: en.samplers.registry.get(name) for name in en.samplers.names()}
     particles = {n for n, kind in kinds.items() if issubclass(kind, en.samplers.ParticleSampler)}
-    assert particles == {"smc", "annealed_langevin", "simulated_annealing"}
+    assert particles == {"smc", "annealed_langevin", "reverse_diffusion", "simulated_annealing"}

@@ -9,13 +9,22 @@ from energia.data._toys import (
     rings,
     two_spirals,
 )
-from energia.data._transforms import add_noise, compose, dequantize, flip, rotate, translate
+from energia.data._transforms import (
+    add_noise,
+    compose,
+    dequantize,
+    diffuse,
+    flip,
+    rotate,
+    translate,
+)
 
 __all__ = [
     "add_noise",
     "checkerboard",
     "compose",
     "dequantize",
+    "diffuse",
     "digits",
     "eight_gaussians",
     "flip",

@@ -84,8 +84,48 @@ def add_noise(scale: Any, *, name: str = "x") -> Transform:
     return _of_variable(_noisy, _positive(scale, "scale"), name)
 
 
-def _noisy(x: jax.Array, scale: float, key: jax.Array) -> jax.Array:
+def _noisy(x: jax.Array, scale: Any, key: jax.Array) -> jax.Array:
     return x + scale * jax.random.normal(key, x.shape, x.dtype)
+
+
+def diffuse(levels: Any, *, name: str = "x", preserving: bool = False) -> Transform:
+    r"""The forward process of diffusion: noise of a level drawn at random, and the level beside it.
+
+    $x = x_0 + \sigma\xi$, $\xi \sim N(0, I)$ (variance-exploding), or in the coordinates that keep
+    the variance of data of unit variance, $\tilde x = (x_0 + \sigma\xi) / \sqrt{1 + \sigma^2}$. The
+    datum gets the level as its variable `sigma`: so that a noise-conditional classifier is learned
+    by `en.fit(classifier, data, en.objectives.MLE(given=("x", "sigma")), augment=diffuse(levels))`.
+
+    Args:
+        levels: noise levels $\sigma$, positive, shape (n,), each as likely; or one number.
+        name: of the variable.
+        preserving: whether to shrink by $\sqrt{1 + \sigma^2}$.
+
+    References:
+        Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole (2021), Score-based generative modeling
+        through stochastic differential equations.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> noisy = en.data.diffuse([1.0, 0.1])({"x": jnp.zeros((8, 8))}, jax.random.key(0))
+        >>> sorted(noisy), noisy["x"].shape
+        (['sigma', 'x'], (8, 8))
+    """
+    levels = tuple(_positive(level, "levels") for level in jnp.ravel(as_float(levels, "levels")))
+    return _diffusing(levels, name, preserving)
+
+
+@functools.cache
+def _diffusing(levels: tuple[float, ...], name: str, preserving: bool) -> Transform:
+    def transform(datum: Values, key: jax.Array) -> Values:
+        if name not in datum:
+            raise ValueError(f"name={name!r} is none of the data's {sorted(datum)}")
+        level_key, noise_key = jax.random.split(key)
+        sigma = jax.random.choice(level_key, as_float(levels))
+        x = _noisy(as_float(datum[name], name), sigma, noise_key)
+        return {**datum, name: x / jnp.sqrt(1 + sigma**2) if preserving else x, "sigma": sigma}
+
+    return transform
 
 
 def translate(pixels: int, *, name: str = "x") -> Transform:

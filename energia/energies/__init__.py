@@ -4,6 +4,7 @@ from energia.energies._algebra import mixture
 from energia.energies._convolution import Convolution
 from energia.energies._energy import Energy
 from energia.energies._function import energy, from_log_density
+from energia.energies._score import from_score
 from energia.energies._total import total
 from energia.energies._trainable import constant
 from energia.energies.analytic import DoubleWell, Funnel, Ring, Rosenbrock
@@ -49,6 +50,7 @@ from energia.energies.distributions import (
 )
 from energia.energies.gaussian import Gaussian, GaussianMixture
 from energia.energies.gaussian_rbm import GaussianRBM
+from energia.energies.guidance import classifier_free, guide
 from energia.energies.hopfield import Hopfield
 from energia.energies.ising import Ising, Potts
 from energia.energies.neural import MLPEnergy
@@ -108,9 +110,12 @@ __all__ = [
     "VonMises",
     "Weibull",
     "ZeroInflatedPoisson",
+    "classifier_free",
     "constant",
     "energy",
     "from_log_density",
+    "from_score",
+    "guide",
     "mixture",
     "total",
 ]

@@ -32,6 +32,13 @@ class NoiseConditional(Energy):
     which is bounded from below, and whose scores grow as $1/\sigma$, as those of noised data do,
     while the network's values have the size of the data.
 
+    With `data_scale`, $s$, the network sees $u = x / \sqrt{s^2 + \sigma^2}$, of about the size of
+    1 at every level, and what it gives is added to what would do for normal data of that scale:
+
+    $E = \tfrac12 \lVert u \rVert^2 + f(u, \sigma)$ for 'scalar', and for 'quadratic'
+    $E = \lVert x - D \rVert^2 / 2\sigma^2$ with
+    $D = \tfrac{s^2}{s^2 + \sigma^2}\, x + \tfrac{s\sigma}{\sqrt{s^2 + \sigma^2}}\, f(u, \sigma)$.
+
     A network that is an energy of one variable, as `en.MLPEnergy` and `en.ConvEnergy` are, gets x
     and the level side by side: joined on the last axis, of an image as further channels, the same
     everywhere. So `en.ConvEnergy((8, 8, 1 + 16), key=key)` serves images of shape (8, 8) with an
@@ -47,6 +54,8 @@ class NoiseConditional(Energy):
             ratios, which are not trained. 'learned': a perceptron of $\log \sigma$ with one hidden
             layer, trained with the network. None: the number itself.
         embedding_size: numbers in an embedding, at least 1; for 'fourier' even.
+        data_scale: $s$, the standard deviation of the data, a positive number, not trained; None:
+            the network gets x as it is, and its value is all there is.
         shape: of x, a real variable. None: what is left of the variable of such an energy, else
             unknown: then `.constrain` says it where a sampler or an objective needs to know.
         key: a typed JAX key for the initial weights of a 'learned' embedding.
@@ -59,6 +68,8 @@ class NoiseConditional(Energy):
     References:
         Song and Ermon (2019), Generative modeling by estimating gradients of the data distribution.
         Salimans and Ho (2021), Should EBMs model the energy or the score? (the quadratic form).
+        Karras, Aittala, Aila and Laine (2022), Elucidating the design space of diffusion-based
+        generative models (the scalings of `data_scale`).
         Tancik et al. (2020), Fourier features let networks learn high frequency functions in low
         dimensional domains.
 
@@ -80,6 +91,7 @@ class NoiseConditional(Energy):
     embedding: "_Fourier | _Learned | None"
     form: str = eqx.field(static=True)
     shape: tuple[int, ...] | None = eqx.field(static=True)
+    data_scale: jax.Array | None = constant()
 
     def __init__(
         self,
@@ -88,6 +100,7 @@ class NoiseConditional(Energy):
         form: str = "scalar",
         embedding: str | None = None,
         embedding_size: int = 16,
+        data_scale: float | None = None,
         shape: int | Sequence[int] | None = None,
         key: jax.Array | None = None,
     ):
@@ -104,6 +117,9 @@ class NoiseConditional(Energy):
         elif embedding == "learned":
             self.embedding = _Learned(size, check_key(key))
         self.network, self.form = network, form
+        self.data_scale = None
+        if data_scale is not None:
+            self.data_scale = positive(as_float(data_scale, "data_scale"), "data_scale")
         shape = None if shape is None else as_shape(shape)
         if _is_network_of_one(network):
             shape = _left(network, 1 if embedding is None else size, shape)
@@ -121,7 +137,10 @@ class NoiseConditional(Energy):
                 "made with jax.vmap"
             )
         sigma = positive(sigma, "sigma")
-        value = self._value(x, sigma)
+        inner, scale = x, self.data_scale
+        if scale is not None:
+            inner = x / jnp.sqrt(scale**2 + sigma**2)
+        value = self._value(inner, sigma)
         wanted = x.shape if self.form == "quadratic" else ()
         if value.shape != wanted:
             hint = "" if wanted else ": form='quadratic' takes a network whose values are like x"
@@ -130,8 +149,12 @@ class NoiseConditional(Energy):
                 f"{value.shape}{hint}"
             )
         if self.form == "scalar":
-            return value
-        return 0.5 * jnp.sum((x - value) ** 2) / sigma**2
+            return value if scale is None else 0.5 * jnp.sum(inner**2) + value
+        if scale is None:
+            return 0.5 * jnp.sum((x - value) ** 2) / sigma**2
+        # (x - D) / σ, with σ divided out: at small levels x and D are all but alike
+        residual = (sigma * inner - scale * value) / jnp.sqrt(scale**2 + sigma**2)
+        return 0.5 * jnp.sum(residual**2)
 
     def _value(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
         level = sigma if self.embedding is None else self.embedding(sigma)

@@ -13,8 +13,8 @@ from energia._registry import Registry
 from energia._types import Values, as_array, check_count, configuration
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
+from energia.samplers._noise import NOISE
 from energia.samplers._sampler import Sampler
-from energia.samplers.reverse_diffusion import LEVEL
 from energia.supports import Real
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -139,7 +139,7 @@ def check_real(objective: Objective, energy: Energy, data: Shapes, why: str) -> 
 
 def level_supplied(energy: Energy) -> tuple[str, ...]:
     """The noise level, where an energy takes one."""
-    return (LEVEL,) if LEVEL in energy.variables else ()
+    return (NOISE,) if NOISE in energy.variables else ()
 
 
 def steps(name: str) -> Callable[[Any], jax.Array]:

@@ -9,7 +9,6 @@ from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._uniform import normal
 from energia.objectives._objective import (
-    LEVEL,
     Objective,
     Shapes,
     check_real,
@@ -17,6 +16,7 @@ from energia.objectives._objective import (
     registry,
     rows_in,
 )
+from energia.samplers._noise import NOISE
 
 
 @registry.register("dsm")
@@ -68,7 +68,7 @@ class DSM(Objective):
         if self.sigma.ndim and not self.supplies(energy):
             raise ValueError(
                 f"DSM with {self.sigma.size} noise levels needs an energy with a variable "
-                f"{LEVEL!r}, {energy._formula()} has {energy.variables}: give one level, or write "
+                f"{NOISE!r}, {energy._formula()} has {energy.variables}: give one level, or write "
                 "E(x, sigma)"
             )
 

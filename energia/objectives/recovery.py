@@ -21,7 +21,8 @@ from energia.objectives._objective import (
     steps,
 )
 from energia.samplers import MALA, Kernel, ReverseDiffusion
-from energia.samplers.reverse_diffusion import LEVEL, Tethered
+from energia.samplers._noise import NOISE, noised
+from energia.samplers.reverse_diffusion import Tethered
 
 
 class Noisiest(eqx.Module):
@@ -107,7 +108,7 @@ class DRL(Objective):
         if self.num_levels > 1 and not self.supplies(energy):
             raise ValueError(
                 f"DRL with {self.num_levels} noise levels needs an energy with a variable "
-                f"{LEVEL!r}, {energy._formula()} has {energy.variables}: write E(x, sigma), or "
+                f"{NOISE!r}, {energy._formula()} has {energy.variables}: write E(x, sigma), or "
                 "learn one level, DRL(num_levels=1)"
             )
         self.sampler.check_set()
@@ -130,8 +131,8 @@ class DRL(Objective):
             level_key, clean_key, noisy_key, chain_key = jax.random.split(key, 4)
             level = jax.random.randint(level_key, (), 0, self.num_levels)
             sigma, scale = levels[level], jnp.sqrt(levels[level + 1] ** 2 - levels[level] ** 2)
-            clean = _noised({name: row[name] for name in modelled}, sigma, clean_key)
-            noisy = _noised(clean, scale, noisy_key)
+            clean = noised({name: row[name] for name in modelled}, sigma, clean_key)
+            noisy = noised(clean, scale, noisy_key)
             fixed = {name: row[name] for name in self.given} | dict.fromkeys(supplied, sigma)
             target = Tethered(frozen.condition(**fixed) if fixed else frozen, noisy, scale)
             start = {name: jnp.zeros_like(value) for name, value in noisy.items()}
@@ -152,12 +153,3 @@ class DRL(Objective):
             scale=learned.scale,
             num_steps=self.num_steps,
         )
-
-
-def _noised(values: Values, sigma: jax.Array, key: jax.Array) -> Values:
-    """Values with Gaussian noise added, each variable with noise of its own."""
-    keys = jax.random.split(key, len(values))
-    return {
-        name: x + sigma * jax.random.normal(subkey, x.shape, x.dtype)
-        for (name, x), subkey in zip(values.items(), keys, strict=True)
-    }

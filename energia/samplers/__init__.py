@@ -20,7 +20,7 @@ from energia.samplers.combine import Cycle, RandomKernel, Repeat
 from energia.samplers.discrete import DiscreteLangevin, GibbsWithGradients
 from energia.samplers.ensemble import MEADS, ChEESHMC
 from energia.samplers.gibbs import Gibbs
-from energia.samplers.hamiltonian import HMC, NUTS
+from energia.samplers.hamiltonian import HMC, NUTS, UnadjustedHMC
 from energia.samplers.langevin import MALA, Barker, Langevin
 from energia.samplers.microcanonical import MCLMC, AdjustedMCLMC
 from energia.samplers.reverse_diffusion import ReverseDiffusion
@@ -69,6 +69,7 @@ __all__ = [
     "SimulatedAnnealing",
     "Slice",
     "Thin",
+    "UnadjustedHMC",
     "VariableLength",
     "names",
     "register",

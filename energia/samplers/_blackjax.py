@@ -12,11 +12,14 @@ from blackjax.adaptation.step_size import (
     dual_averaging_adaptation,
 )
 from blackjax.base import SamplingAlgorithm
+from blackjax.mcmc import hmc, integrators, metrics, trajectory
 from blackjax.smc import resampling, tempered
 
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.samplers._sampler import Kernel
+
+DIVERGING = 1000.0  # an error of the Hamiltonian, as in BlackJAX
 
 
 class BlackJAXKernel(Kernel):
@@ -42,6 +45,47 @@ class BlackJAXKernel(Kernel):
 def log_density(energy: Energy) -> Any:
     """Minus the energy, as BlackJAX takes it."""
     return lambda position: -energy.at(position)
+
+
+# --- from BlackJAX's parts: dynamics with no Metropolis step
+
+
+def unadjusted_hmc(
+    log_density: Any,
+    step_size: Any,
+    inverse_mass_matrix: Any,
+    num_integration_steps: Any,
+    persistence: Any,
+) -> SamplingAlgorithm:
+    """Leapfrog trajectories that are accepted unless they diverge, momenta refreshed in part.
+
+    What it tells is that of `blackjax.hmc`: the acceptance rate is the one of a Metropolis step.
+    """
+    metric = metrics.default_metric(inverse_mass_matrix)
+    integrate = trajectory.static_integration(
+        integrators.velocity_verlet(log_density, metric.kinetic_energy)
+    )
+    total = trajectory.hmc_energy(metric.kinetic_energy)
+
+    def init(position: Any, rng_key: Any) -> Any:
+        momentum = metric.sample_momentum(rng_key, position)
+        return integrators.new_integrator_state(log_density, position, momentum)
+
+    def step(rng_key: Any, state: Any) -> tuple[Any, hmc.HMCInfo]:
+        fresh = metric.sample_momentum(rng_key, state.position)
+        kept, new = persistence, jnp.sqrt(1 - persistence**2)
+        momentum = jax.tree.map(lambda p, q: kept * p + new * q, state.momentum, fresh)
+        start = state._replace(momentum=momentum)
+        end = integrate(start, step_size, num_integration_steps)
+        energy = total(end)
+        gain = total(start) - energy
+        rate = jnp.where(jnp.isnan(gain), 0.0, jnp.minimum(1.0, jnp.exp(gain)))
+        diverging = ~(-gain <= DIVERGING)
+        end = jax.tree.map(lambda old, new: jnp.where(diverging, old, new), start, end)
+        everything: Any = momentum, rate, ~diverging, diverging, energy, end
+        return end, hmc.HMCInfo(*everything, num_integration_steps)
+
+    return SamplingAlgorithm(init, step)
 
 
 # --- tuning, from BlackJAX's parts

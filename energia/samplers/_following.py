@@ -43,16 +43,25 @@ def next_numbers(
     kernel: Kernel, numbers: Numbers, rate: Any, positions: Values, weights: Any = None
 ) -> Numbers:
     """The numbers after particles have moved, with their mean acceptance rate and weights."""
-    new = dict(numbers)
-    if STEP_SIZE in numbers:
-        target: Any = getattr(kernel, "target_acceptance_rate", 0.6)
-        error = jnp.where(jnp.isfinite(rate), rate, 0.0) - target
-        new[STEP_SIZE] = numbers[STEP_SIZE] * jnp.exp(GAIN * error)
-    if METRIC in numbers:
-        rows = flat(positions)
-        even = jnp.full(len(rows), 1 / len(rows), rows.dtype)
-        new[METRIC] = _variances(rows, even if weights is None else weights)
-    return new
+    return next_metric(next_step_size(kernel, numbers, rate), positions, weights)
+
+
+def next_step_size(kernel: Kernel, numbers: Numbers, rate: Any) -> Numbers:
+    """The numbers after a mean acceptance rate was seen: the step size grows or shrinks."""
+    if STEP_SIZE not in numbers:
+        return numbers
+    target: Any = getattr(kernel, "target_acceptance_rate", 0.6)
+    error = jnp.where(jnp.isfinite(rate), rate, 0.0) - target
+    return {**numbers, STEP_SIZE: numbers[STEP_SIZE] * jnp.exp(GAIN * error)}
+
+
+def next_metric(numbers: Numbers, positions: Values, weights: Any = None) -> Numbers:
+    """The numbers after particles have moved: the metric has their variances."""
+    if METRIC not in numbers:
+        return numbers
+    rows = flat(positions)
+    even = jnp.full(len(rows), 1 / len(rows), rows.dtype)
+    return {**numbers, METRIC: _variances(rows, even if weights is None else weights)}
 
 
 def with_numbers(kernel: Kernel, numbers: Mapping[str, Any]) -> Kernel:

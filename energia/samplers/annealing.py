@@ -16,9 +16,11 @@ from energia.samplers._following import (
     Numbers,
     check_followed,
     first_numbers,
-    next_numbers,
+    next_metric,
+    next_step_size,
     with_numbers,
 )
+from energia.samplers._noise import is_noise_ladder, noised
 from energia.samplers._sampler import (
     AlongPath,
     Biased,
@@ -30,8 +32,6 @@ from energia.samplers._sampler import (
 )
 from energia.samplers.gibbs import Gibbs
 from energia.samplers.langevin import MALA, Langevin
-from energia.samplers.reverse_diffusion import LEVEL
-from energia.supports import Real
 
 DEFAULT_LEVELS = 32
 
@@ -60,12 +60,13 @@ class Annealed(ParticleSampler, AlongPath, Biased):
     starting points. Biased by design: a particle follows the levels with a lag, and no weight makes
     up for it (`en.evaluate.log_partition` has the weights).
 
-    A path of noise levels, of real variables along `sigma`, with the name `'langevin'` is annealed
-    Langevin dynamics: steps of $\epsilon_i = \sigma_i^2 / 10$ in the units of `Langevin`, from
-    starting points to which noise of the first level is added.
+    On a path of noise levels, of real variables along `sigma`, noise of the first level is added
+    to the starting points; and the name `'langevin'` is annealed Langevin dynamics there, with
+    steps of $\epsilon_i = \sigma_i^2 / 10$ in the units of `Langevin`.
 
-    Numbers that the kernel lacks follow the particles: a step size their acceptance rate, an
-    inverse mass matrix their variances.
+    Numbers that the kernel lacks follow the particles: a step size their mean acceptance rate,
+    after every step, so that each level has its own; an inverse mass matrix their variances, after
+    every level.
 
     Args:
         kernel: what moves the particles, or its name. A vector given for its `step_size` has one
@@ -127,26 +128,16 @@ class Annealed(ParticleSampler, AlongPath, Biased):
             count = len(next(iter(positions.values())))
             drawn = jax.vmap(exact.draw)(jax.random.split(key_first, count))
             positions = {name: drawn[name].astype(x.dtype) for name, x in positions.items()}
-        elif self.kernel is None and _is_noise_ladder(path):
+        elif is_noise_ladder(path):
             key, key_first = jax.random.split(key)
-            keys = jax.random.split(key_first, len(positions))
-            positions = {
-                name: x + path.levels[0] * jax.random.normal(subkey, x.shape, x.dtype)
-                for (name, x), subkey in zip(positions.items(), keys, strict=True)
-            }
+            positions = noised(positions, path.levels[0], key_first)
         return _anneal(self._chosen(path), path, positions, self.steps_per_level, key)
 
     def _chosen(self, path: Path) -> Kernel:
         if self.kernel is not None:
             return self.kernel
         levels = path.levels
-        return Langevin(step_size=levels**2 / 10) if _is_noise_ladder(path) else Langevin()
-
-
-def _is_noise_ladder(path: Path) -> bool:
-    energy = path.energy.energy if isinstance(path.energy, Unconstrained) else path.energy
-    supports = [energy.supports[name] for name in path.variables]
-    return path.name == LEVEL and all(s is None or isinstance(s, Real) for s in supports)
+        return Langevin(step_size=levels**2 / 10) if is_noise_ladder(path) else Langevin()
 
 
 @registry.register("simulated_annealing")
@@ -218,26 +209,40 @@ def _anneal(
     given = getattr(kernel, "step_size", None)
     by_level = given is not None and given.ndim == 1
 
-    def one(kernel: Kernel, energy: Energy, position: Values, key: jax.Array) -> Any:
-        state = kernel.init(energy, position, jax.random.fold_in(key, steps))
+    def split(key: jax.Array, step: Any) -> jax.Array:
+        return jax.random.split(jax.random.fold_in(key, step), count)
 
-        def step(t: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-            state, info = kernel.step(energy, carry[0], jax.random.fold_in(key, t))
-            return state, carry[1] + info.get("acceptance_rate", 1.0) / steps
+    def own(numbers: Numbers, index: Any) -> Kernel:
+        chosen = with_numbers(kernel, numbers)
+        return chosen.replace(step_size=given[index]) if by_level else chosen  # pyright: ignore
 
-        state, rate = jax.lax.fori_loop(0, steps, step, (state, as_float(0.0)))
-        return state.position, rate
+    def at_level(index: jax.Array, carry: tuple[Any, Numbers, jax.Array]) -> Any:
+        states, numbers, _ = carry
+        energy, level_key = path(path.levels[index]), jax.random.fold_in(key, index)
 
-    def at_level(index: jax.Array, carry: tuple[Values, Numbers, jax.Array]) -> Any:
-        positions, numbers, _ = carry
-        own = with_numbers(kernel, numbers)
-        if by_level:
-            own = own.replace(step_size=given[index])  # pyright: ignore[reportOptionalSubscript]
-        keys = jax.random.split(jax.random.fold_in(key, index), count)
-        energy = path(path.levels[index])
-        positions, rates = jax.vmap(lambda x, k: one(own, energy, x, k))(positions, keys)
-        return positions, next_numbers(kernel, numbers, jnp.mean(rates), positions), rates
+        def renew(state: Any, key: jax.Array) -> Any:
+            return own(numbers, index).renew(energy, state, state.position, key)
 
-    start = positions, first_numbers(kernel, positions), jnp.ones(count)
-    positions, _, rates = jax.lax.fori_loop(0, path.num_levels, at_level, start)
-    return positions, {"acceptance_rate": rates}
+        def step(t: jax.Array, carry: tuple[Any, Numbers, jax.Array]) -> Any:
+            states, numbers, sums = carry
+            chosen = own(numbers, index)
+            states, info = jax.vmap(lambda state, key: chosen.step(energy, state, key))(
+                states, split(level_key, t)
+            )
+            rates = jnp.broadcast_to(info.get("acceptance_rate", 1.0), (count,))
+            return states, next_step_size(chosen, numbers, jnp.mean(rates)), sums + rates / steps
+
+        states = jax.vmap(renew)(states, split(level_key, steps))
+        states, numbers, rates = jax.lax.fori_loop(
+            0, steps, step, (states, numbers, jnp.zeros(count))
+        )
+        return states, next_metric(numbers, states.position), rates
+
+    numbers = first_numbers(kernel, positions)
+    first, chosen = path(path.levels[0]), own(numbers, 0)
+    states = jax.vmap(lambda x, key: chosen.init(first, x, key))(
+        positions, split(key, path.num_levels)
+    )
+    start = states, numbers, jnp.ones(count)
+    states, _, rates = jax.lax.fori_loop(0, path.num_levels, at_level, start)
+    return states.position, {"acceptance_rate": rates}

@@ -13,9 +13,10 @@ from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 from energia._types import Values, as_array, as_float, check_count, is_concrete, optional_float
 from energia.energies._energy import Energy
 from energia.samplers._adaptation import StepSizeTuned
-from energia.samplers._blackjax import BlackJAXKernel
+from energia.samplers._blackjax import BlackJAXKernel, unadjusted_hmc
 from energia.samplers._metric import METRICS
 from energia.samplers._sampler import (
+    Biased,
     GradientBased,
     VariableLength,
     positive,
@@ -80,6 +81,26 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
         }
 
 
+def _check_trajectory(kernel: Any) -> None:
+    steps = kernel.num_integration_steps
+    if is_concrete(steps) and steps.ndim == 0:
+        check_count(steps.item(), "num_integration_steps", 1)
+    _check_fraction(kernel, "step_size_jitter")
+
+
+def _check_fraction(kernel: Any, name: str) -> None:
+    value = getattr(kernel, name)
+    if is_concrete(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) < 1)):
+        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def _jittered(kernel: Any, key: jax.Array) -> Any:
+    """The kernel with the step size of one transition."""
+    jitter = kernel.step_size_jitter
+    factor = jax.random.uniform(key, (), jitter.dtype, 1 - jitter, 1 + jitter)
+    return kernel.replace(step_size=jnp.asarray(kernel.step_size) * factor)
+
+
 @registry.register("hmc")
 class HMC(_Hamiltonian):
     r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
@@ -118,22 +139,78 @@ class HMC(_Hamiltonian):
     step_size_jitter: jax.Array = eqx.field(default=0.3, converter=as_float, kw_only=True)
 
     def __check_init__(self):
-        steps, jitter = self.num_integration_steps, self.step_size_jitter
-        if is_concrete(steps) and steps.ndim == 0:
-            check_count(steps.item(), "num_integration_steps", 1)
-        if is_concrete(jitter) and not np.all((np.asarray(jitter) >= 0) & (np.asarray(jitter) < 1)):
-            raise ValueError(f"step_size_jitter must lie in [0, 1), got {jitter}")
+        _check_trajectory(self)
 
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         key_jitter, key = jax.random.split(key)
-        jitter = self.step_size_jitter
-        factor = jax.random.uniform(key_jitter, (), jitter.dtype, 1 - jitter, 1 + jitter)
-        step_size = jnp.asarray(self.step_size) * factor
-        return BlackJAXKernel.step(self.replace(step_size=step_size), energy, state, key)
+        return BlackJAXKernel.step(_jittered(self, key_jitter), energy, state, key)
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.hmc(
             log_density, self.step_size, self.inverse_mass_matrix, self.num_integration_steps
+        )
+
+
+@registry.register("unadjusted_hmc")
+class UnadjustedHMC(_Hamiltonian, Biased):
+    r"""Hamiltonian dynamics with no Metropolis step: biased by order $\epsilon^2$.
+
+    Each transition refreshes the momentum, $p \leftarrow \alpha p + \sqrt{1 - \alpha^2}\,\xi$ with
+    $\xi \sim N(0, M)$, runs the leapfrog integrator and keeps where it ends; only a trajectory
+    that diverges, by an error of the Hamiltonian above 1,000, is left out. On a Gaussian of
+    precision $\lambda$, with unit mass and no jitter, the chain's variance is
+    $1 / \lambda(1 - \epsilon^2\lambda/4)$; `'hmc'` is exact. It serves where energies are not known
+    up to rejections, as scores of a network that is no gradient, and as the peer of `'langevin'`
+    with longer moves. `acceptance_rate` is what a Metropolis step would have, and warm-up tunes the
+    step size to it, so that it bounds the bias.
+
+    Args:
+        step_size: $\epsilon$ of the leapfrog integrator, positive; None: tuned.
+        inverse_mass_matrix, metric: as of `HMC`.
+        num_integration_steps: leapfrog steps a transition, at least 1.
+        step_size_jitter: $j$, in [0, 1): each transition has the step size
+            $\epsilon\,\mathrm{Uniform}(1 - j, 1 + j)$.
+        persistence: $\alpha$, in [0, 1); 0: momenta are drawn afresh. Near 1, with one leapfrog
+            step a transition, it is underdamped Langevin dynamics.
+        target_acceptance_rate: in (0, 1).
+
+    References:
+        Horowitz (1991), A generalized guided Monte Carlo algorithm. Bou-Rabee and Eberle (2023),
+        Mixing time guarantees for unadjusted Hamiltonian Monte Carlo. Du et al. (2023), Reduce,
+        reuse, recycle: compositional generation with energy-based diffusion models and MCMC.
+
+    Example:
+        >>> import energia as en
+        >>> print(en.samplers.UnadjustedHMC(step_size=0.1).bias())
+        no Metropolis step: biased by order step_size squared
+    """
+
+    num_integration_steps: jax.Array = eqx.field(default=10, converter=as_array, kw_only=True)
+    step_size_jitter: jax.Array = eqx.field(default=0.3, converter=as_float, kw_only=True)
+    persistence: jax.Array = eqx.field(default=0.0, converter=as_float, kw_only=True)
+    target_acceptance_rate: jax.Array = eqx.field(default=0.95, converter=as_float, kw_only=True)
+
+    def __check_init__(self):
+        _check_trajectory(self)
+        _check_fraction(self, "persistence")
+
+    def bias(self) -> str:
+        return "no Metropolis step: biased by order step_size squared"
+
+    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        key_jitter, key = jax.random.split(key)
+        return BlackJAXKernel.step(_jittered(self, key_jitter), energy, state, key)
+
+    def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
+        return self.init(energy, position, key)._replace(momentum=state.momentum)
+
+    def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
+        return unadjusted_hmc(
+            log_density,
+            self.step_size,
+            self.inverse_mass_matrix,
+            self.num_integration_steps,
+            self.persistence,
         )
 
 
