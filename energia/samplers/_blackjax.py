@@ -82,8 +82,8 @@ def unadjusted_hmc(
         rate = jnp.where(jnp.isnan(gain), 0.0, jnp.minimum(1.0, jnp.exp(gain)))
         diverging = ~(-gain <= DIVERGING)
         end = jax.tree.map(lambda old, new: jnp.where(diverging, old, new), start, end)
-        everything: Any = momentum, rate, ~diverging, diverging, energy, end
-        return end, hmc.HMCInfo(*everything, num_integration_steps)
+        told: Any = momentum, rate, ~diverging, diverging, energy, end, num_integration_steps
+        return end, hmc.HMCInfo(*told)
 
     return SamplingAlgorithm(init, step)
 
