@@ -192,7 +192,7 @@ def plot(found: dict[str, Any], accuracy: dict[str, Any], path: str) -> None:
     last.set(xlabel="seconds", ylabel="root mean square error of log Z", title="log Z")
     last.xaxis.set_minor_formatter(NullFormatter())
     last.yaxis.set_minor_formatter(NullFormatter())
-    last.legend(fontsize="x-small")
+    last.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(path, dpi=150)
 
 
