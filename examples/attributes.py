@@ -1,19 +1,19 @@
 """A 3, and slanted, and not thick: attributes learned apart, and composed.
 
-An energy of all of scikit-learn's digits is learned at many noise levels, and then an energy of
-each attribute, of the images that have it alone: of the threes, of the slanted third, of the thick
-third. Each is what all digits say, frozen, and a factor of its own,
+An energy of all of scikit-learn's digits is learned at many noise levels. Then each attribute is
+learned as a factor that turns it into the energy of the images that have it: the threes, the
+slanted third, the thick third,
 
-    three = everything.freeze() + Attribute(network)
+    en.fit(everything.freeze() + Attribute(network), images_that_have_it, "dsm", key=key)
 
-No energy has seen "a slanted thin three" asked for. Composed with weights, "and" adds what an
-attribute changes, and "not" takes a part of it away,
+No energy is told of slanted thin threes. By Bayes' rule, where attributes are independent given the
+image, they are
 
-    wanted = everything + (three - everything) + (slanted - everything) - 0.5 * (thick - everything)
+    wanted = everything + three + slanted - 0.5 * thick
 
-which is Bayes' rule where attributes are independent given the image. One call draws from it down
-the noise levels, with any kernel by name. What is drawn is measured as the data are: slant by
-second moments, thickness by ink, and the digit by a classifier trained apart.
+and one call draws from it down the noise levels, with any kernel by name. What is drawn is measured
+as the data are: slant by second moments, thickness by ink, and the digit by a classifier trained
+apart.
 
     python examples/attributes.py
     python examples/attributes.py --sampler reverse_diffusion --objective drl
@@ -37,13 +37,11 @@ import optax
 
 import energia as en
 
-LEVELS = jnp.geomspace(4.0, 0.1, 16)  # of noise, where a pixel runs from -1 to 1
+NOISE = jnp.geomspace(4.0, 0.1, 45)  # levels of it, where a pixel runs from -1 to 1
 SCALE = 0.8  # of such pixels, about
 OBJECTIVES = {
-    "dsm": en.objectives.DSM(sigma=LEVELS),
-    "drl": en.objectives.DRL(
-        num_levels=len(LEVELS) - 1, num_steps=10, sigma_min=0.1, sigma_max=4.0
-    ),
+    "dsm": en.objectives.DSM(sigma=NOISE),
+    "drl": en.objectives.DRL(num_levels=len(NOISE) - 1, num_steps=10, sigma_min=0.1, sigma_max=4.0),
 }
 
 
@@ -71,9 +69,10 @@ class Network(eqx.Module):
 
 
 class Attribute(en.Energy):
-    """-log p(attribute | x, sigma), up to a constant: at least 0, and growing no faster than |x|.
+    """-log p(attribute | x, sigma), up to a constant: at least 0, and no steeper than linear.
 
-    So it is bounded, and so is what the quadratic energy of all digits leaves of its negation.
+    So no place is likelier for it than Bayes' rule allows, and a negation, which lowers the energy
+    as it grows, is outweighed by the quadratic energy of all digits: the composition is a density.
     """
 
     network: Network
@@ -97,8 +96,8 @@ def slant(images):
     return (weights * up * right).sum((1, 2)) / (weights * up**2).sum((1, 2))
 
 
-def learn(model, data, objective, num_steps, key, rate=1e-3):
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+def learn(model, data, objective, num_steps, key):
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
     return en.fit(
         model, data, objective, key=key, num_steps=num_steps, optimizer=optimizer
     ).ema_energy
@@ -106,13 +105,15 @@ def learn(model, data, objective, num_steps, key, rate=1e-3):
 
 def draw(energy, sampler, steps_per_level, key, count):
     """Sample E(x, sigma) down the noise levels, then take the rest of the noise away (Tweedie)."""
-    if sampler != "reverse_diffusion":
+    levels = NOISE
+    if sampler != "reverse_diffusion":  # which takes one step a level
+        levels = NOISE[::4]
         sampler = en.samplers.Annealed(sampler, steps_per_level=steps_per_level)
-    path = en.Path(energy, sigma=LEVELS)
+    path = en.Path(energy, sigma=levels)
     with warnings.catch_warnings():  # so few draws of each run cannot be checked
         warnings.simplefilter("ignore", en.ConvergenceWarning)
         x = en.sample(path, sampler, key=key, num_samples=count // 4)["x"].reshape(-1, 8, 8)
-    return np.asarray(x + LEVELS[-1] ** 2 * jax.vmap(path.target.score)(x))
+    return np.asarray(x + NOISE[-1] ** 2 * jax.vmap(path.target.score)(x))
 
 
 def main():
@@ -128,7 +129,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    width, num_steps, count, steps_per_level = 256, 3000, 100, 5
+    width, num_steps, count, steps_per_level = 256, 2000, 100, 4
     if options.full:
         width, num_steps, count, steps_per_level = 512, 20_000, 1000, 20
     num_steps, count = options.num_steps or num_steps, options.count or count
@@ -141,7 +142,7 @@ def main():
     steep, dark = np.quantile(slant(x), 2 / 3), np.quantile(ink(x), 2 / 3)
     has = {"three": y == 3, "slanted": slant(x) > steep, "thick": ink(x) > dark}
 
-    # --- an energy of each, which begins with that of all digits
+    # --- an energy of all digits, and a factor of each attribute
     network = Network((8, 8), width, keys[0])
     everything = en.NoiseConditional(network, form="quadratic", data_scale=SCALE, shape=(8, 8))
     everything = learn(everything, x, objective, num_steps, keys[1])
@@ -152,22 +153,22 @@ def main():
             objective,
             num_steps // 2,
             key,
-        )
+        ).energies[-1]
         for rows, key in zip(has.values(), jax.random.split(keys[2], 3), strict=True)
     )
-    print(everything)
 
     # --- what they say together
     also, never = options.weight, options.negation
-    both = everything + also * (three - everything) + also * (slanted - everything)
+    both = everything + also * three + also * slanted
     energies = {
         "everything": everything,
-        "three": three,
-        "slanted": slanted,
-        "thick": thick,
+        "three": everything + three,
+        "slanted": everything + slanted,
+        "thick": everything + thick,
         "three AND slanted": both,
-        "three AND slanted AND NOT thick": both - never * (thick - everything),
+        "three AND slanted AND NOT thick": both - never * thick,
     }
+    print(energies["three AND slanted AND NOT thick"])
 
     # --- measured as the data are
     network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.MLP(64, 10, 128, 2, key=keys[4])])
@@ -185,9 +186,8 @@ def main():
             flush=True,
         )
 
-    print(
-        f"{'':32s} {'threes':>7s} {'slant':>7s} {'slanted':>8s} {'ink':>7s} {'thick':>7s} {'all':>8s}"
-    )
+    titles = f"{'threes':>7s} {'slant':>7s} {'slanted':>8s} {'ink':>7s} {'thick':>7s} {'all':>8s}"
+    print(f"{'':32s} {titles}")
     measured("data", x, y)
     shown, labels = [], []
     for (name, energy), key in zip(energies.items(), jax.random.split(keys[6], 6), strict=True):

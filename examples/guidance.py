@@ -30,14 +30,14 @@ import optax
 
 import energia as en
 
-LEVELS = jnp.geomspace(4.0, 0.1, 16)  # of noise, where a pixel runs from -1 to 1
+NOISE = jnp.geomspace(4.0, 0.1, 45)  # levels of it, where a pixel runs from -1 to 1
 SCALE = 0.8  # of such pixels, about
 NONE = 10  # the label that stands for none
 
 OBJECTIVES = {
-    "dsm": en.objectives.DSM(sigma=LEVELS, given="y"),
+    "dsm": en.objectives.DSM(sigma=NOISE, given="y"),
     "drl": en.objectives.DRL(
-        num_levels=len(LEVELS) - 1, num_steps=10, sigma_min=0.1, sigma_max=4.0, given="y"
+        num_levels=len(NOISE) - 1, num_steps=10, sigma_min=0.1, sigma_max=4.0, given="y"
     ),
 }
 
@@ -66,30 +66,29 @@ class Network(eqx.Module):
 
 
 class NoisyClassifier(en.Energy):
-    """E(x, y, sigma) = -log p(y | x, sigma), of digits with noise; of the label none it is 0."""
+    """E(x, y, sigma) = -log p(y | x, sigma), of digits with noise."""
 
     network: Network
 
     def __call__(self, x, y, sigma):
-        logits = self.network(x / jnp.sqrt(SCALE**2 + sigma**2), sigma)
-        return -jnp.append(jax.nn.log_softmax(logits), 0.0)[y]
+        return -jax.nn.log_softmax(self.network(x / jnp.sqrt(SCALE**2 + sigma**2), sigma))[y]
 
 
 class Digits(en.Energy):
-    """E(x, y, sigma) = |x - D(x, sigma)|^2 / 2 sigma^2 - log q(y | x, sigma).
+    """E(x, y, sigma) = |x - D(x, sigma)|^2 / 2 sigma^2 + h_y(x, sigma), with h = 0 for no label.
 
-    A label never makes a digit likelier than Bayes' rule allows, p(x | y) <= p(x) / p(y), since the
-    second term is never negative: that bounds (1 + s) E(x, y) - s E(x, none) from below at any
-    scale. Two networks, or one that is given the label, would leave it unbounded where they never
-    saw data, and chains that are run to equilibrium find such places.
+    By Bayes' rule h is -log p(y | x, sigma), up to a constant: it is bounded from below here too,
+    and so is (1 + s) E(x, y) - s E(x, none) at any scale. A denoiser that is given the label leaves
+    the difference unbounded where it never saw data, and chains at equilibrium find such places.
     """
 
     denoiser: Network
-    labels: NoisyClassifier
+    labels: Network
 
     def __call__(self, x, y, sigma):
         digits = en.NoiseConditional(self.denoiser, form="quadratic", data_scale=SCALE)
-        return digits(x, sigma) + self.labels(x, y, sigma)
+        by_label = self.labels(x / jnp.sqrt(SCALE**2 + sigma**2), sigma)
+        return digits(x, sigma) + jnp.append(jax.nn.softplus(by_label), 0.0)[y]
 
 
 def dropped(datum, key):
@@ -98,7 +97,7 @@ def dropped(datum, key):
 
 
 def learn(model, data, objective, num_steps, key, **options):
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
     fit = en.fit(
         model, data, objective, key=key, num_steps=num_steps, optimizer=optimizer, **options
     )
@@ -107,13 +106,15 @@ def learn(model, data, objective, num_steps, key, **options):
 
 def draw(energy, sampler, steps_per_level, key, count):
     """Sample E(x, sigma) down the noise levels, then take the rest of the noise away (Tweedie)."""
-    if sampler != "reverse_diffusion":
+    levels = NOISE
+    if sampler != "reverse_diffusion":  # which takes one step a level
+        levels = NOISE[::4]
         sampler = en.samplers.Annealed(sampler, steps_per_level=steps_per_level)
-    path = en.Path(energy, sigma=LEVELS)
+    path = en.Path(energy, sigma=levels)
     with warnings.catch_warnings():  # so few draws of each run cannot be checked
         warnings.simplefilter("ignore", en.ConvergenceWarning)
         x = en.sample(path, sampler, key=key, num_samples=count // 4)["x"].reshape(-1, 8, 8)
-    return np.asarray(x + LEVELS[-1] ** 2 * jax.vmap(path.target.score)(x))
+    return np.asarray(x + NOISE[-1] ** 2 * jax.vmap(path.target.score)(x))
 
 
 def distance(images):
@@ -134,7 +135,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    width, num_steps, count, steps_per_level = 256, 3000, 20, 4
+    width, num_steps, count, steps_per_level = 256, 2500, 12, 4
     if options.full:
         width, num_steps, count, steps_per_level = 512, 30_000, 100, 20
     num_steps, count = options.num_steps or num_steps, options.count or count
@@ -148,14 +149,14 @@ def main():
 
     # --- learned apart: digits with a label or none, the label of noisy digits, that of clean ones
     image, mle = en.Real((8, 8)), en.objectives.MLE(given=("x", "sigma"))
-    digits = Digits(Network((8, 8), width, keys[0]), NoisyClassifier(Network((10,), 128, keys[1])))
+    digits = Digits(Network((8, 8), width, keys[0]), Network((10,), width, keys[1]))
     digits = digits.constrain(x=image, y=en.Categorical(NONE + 1))
     digits = learn(
         digits, train, OBJECTIVES[options.objective], num_steps, keys[2], augment=dropped
     )
     everything = digits.condition(y=NONE)
     noisy = NoisyClassifier(Network((10,), 128, keys[3])).constrain(x=image, y=en.Categorical(10))
-    noise = en.data.diffuse(LEVELS)
+    noise = en.data.diffuse(NOISE)
     noisy = learn(noisy, train, mle, num_steps // 2, keys[3], augment=noise)
     network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.MLP(64, 10, 128, 2, key=keys[4])])
     judge = en.Classifier(network, shape=(8, 8))
