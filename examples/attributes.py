@@ -125,6 +125,7 @@ def main():
     parser.add_argument("--count", type=int, help="images drawn of each energy, a multiple of 4")
     parser.add_argument("--weight", type=float, default=1.0, help="of what is asked for")
     parser.add_argument("--negation", type=float, default=0.5, help="weight of what is not")
+    parser.add_argument("--steps-per-level", type=int, help="transitions of the kernel")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -133,6 +134,7 @@ def main():
     if options.full:
         width, num_steps, count, steps_per_level = 512, 20_000, 1000, 20
     num_steps, count = options.num_steps or num_steps, options.count or count
+    steps_per_level = options.steps_per_level or steps_per_level
     keys = jax.random.split(jax.random.key(options.seed), 8)
     objective = OBJECTIVES[options.objective]
 

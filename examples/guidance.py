@@ -131,6 +131,7 @@ def main():
     parser.add_argument("--full", action="store_true", help="a wider network, longer chains")
     parser.add_argument("--num-steps", type=int, help="training steps of the energy")
     parser.add_argument("--count", type=int, help="digits drawn of each class, a multiple of 4")
+    parser.add_argument("--steps-per-level", type=int, help="transitions of the kernel")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -139,6 +140,7 @@ def main():
     if options.full:
         width, num_steps, count, steps_per_level = 512, 30_000, 100, 20
     num_steps, count = options.num_steps or num_steps, options.count or count
+    steps_per_level = options.steps_per_level or steps_per_level
     keys = jax.random.split(jax.random.key(options.seed), 8)
 
     data = en.data.digits()

@@ -31,7 +31,7 @@ import optax
 import energia as en
 
 GRAIN = 0.2  # noise of the pictures, where a pixel runs from -1 to 1
-LEVELS = jnp.geomspace(2.0, GRAIN, 6)  # which replicas move along
+LEVELS = jnp.geomspace(0.6, GRAIN, 6)  # which replicas move along
 TRAINED = jnp.geomspace(4.0, GRAIN, 16)
 OBJECTIVES = {
     "dsm": en.objectives.DSM(sigma=TRAINED),
@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    width, num_steps, num_samples, count = 96, 3000, 200, 2
+    width, num_steps, num_samples, count = 128, 3000, 200, 2
     if options.full:
         width, num_steps, num_samples, count = 256, 20_000, 4000, 20
     num_steps, count = options.num_steps or num_steps, options.count or count

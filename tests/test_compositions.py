@@ -38,7 +38,16 @@ def table(told: str, pattern: str, rows: int) -> np.ndarray:
 @pytest.mark.parametrize("words", [("hmc", "dsm"), ("reverse_diffusion", "drl")])
 def test_guidance_by_a_classifier_and_without_one(tmp_path, words):
     sampler, objective = words
-    options = "--sampler", sampler, "--objective", objective, "--count", "4"
+    options = (
+        "--sampler",
+        sampler,
+        "--objective",
+        objective,
+        "--count",
+        "4",
+        "--steps-per-level",
+        "1",
+    )
     told = run("guidance", tmp_path, *options)
     table(told, "guided by a classifier|classifier-free", 7)
 
@@ -47,7 +56,16 @@ def test_guidance_by_a_classifier_and_without_one(tmp_path, words):
 @pytest.mark.parametrize("words", [("unadjusted_hmc", "dsm"), ("mala", "drl")])
 def test_attributes_by_the_algebra(tmp_path, words):
     sampler, objective = words
-    options = "--sampler", sampler, "--objective", objective, "--count", "20"
+    options = (
+        "--sampler",
+        sampler,
+        "--objective",
+        objective,
+        "--count",
+        "20",
+        "--steps-per-level",
+        "2",
+    )
     told = run("attributes", tmp_path, *options)
     numbers = table(told, "data|everything|three|slanted|thick|three AND .*?", 7)
     base = numbers[0]  # a tenth of the digits are threes, a third has each attribute
