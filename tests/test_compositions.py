@@ -38,16 +38,7 @@ def table(told: str, pattern: str, rows: int) -> np.ndarray:
 @pytest.mark.parametrize("words", [("hmc", "dsm"), ("reverse_diffusion", "drl")])
 def test_guidance_by_a_classifier_and_without_one(tmp_path, words):
     sampler, objective = words
-    options = (
-        "--sampler",
-        sampler,
-        "--objective",
-        objective,
-        "--count",
-        "4",
-        "--steps-per-level",
-        "1",
-    )
+    options = f"--sampler {sampler} --objective {objective} --count 4 --steps-per-level 1".split()
     told = run("guidance", tmp_path, *options)
     table(told, "guided by a classifier|classifier-free", 7)
 
@@ -56,16 +47,7 @@ def test_guidance_by_a_classifier_and_without_one(tmp_path, words):
 @pytest.mark.parametrize("words", [("unadjusted_hmc", "dsm"), ("mala", "drl")])
 def test_attributes_by_the_algebra(tmp_path, words):
     sampler, objective = words
-    options = (
-        "--sampler",
-        sampler,
-        "--objective",
-        objective,
-        "--count",
-        "20",
-        "--steps-per-level",
-        "2",
-    )
+    options = f"--sampler {sampler} --objective {objective} --count 20 --steps-per-level 2".split()
     told = run("attributes", tmp_path, *options)
     numbers = table(told, "data|everything|three|slanted|thick|three AND .*?", 7)
     base = numbers[0]  # a tenth of the digits are threes, a third has each attribute
@@ -76,7 +58,7 @@ def test_attributes_by_the_algebra(tmp_path, words):
 @pytest.mark.parametrize("words", [("hmc", "dsm"), ("mala", "drl")])
 def test_a_learned_prior_of_inverse_problems(tmp_path, words):
     kernel, objective = words
-    options = "--kernel", kernel, "--objective", objective, "--count", "1", "--num-samples", "20"
+    options = f"--kernel {kernel} --objective {objective} --count 1 --num-samples 20".split()
     told = run("inverse", tmp_path, *options)
     table(told, rf"(?:inpainting|deblurring) +0 +(?:{kernel} alone|tempered)", 4)
     assert len(re.findall(r"90% intervals hold \d", told)) == 2
