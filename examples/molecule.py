@@ -1,20 +1,23 @@
 """Constraints on an analytic system: a chain of beads with bond, turn and contact energies.
 
     python examples/molecule.py                  # one to two minutes
-    python examples/molecule.py --kernel mala    # or nuts
+    python examples/molecule.py --kernel mala    # or nuts, several times as long
 
 A molecule in the plane, as its energies say it: each bead is a named variable; one bond energy is
 renamed along the chain, and so are one turn energy and one repulsion; a contact between two distant
 beads is added, or left out, by `+`. A turn has two minima, to the left and to the right: that makes
 64 conformations with barriers of 8 kT between them, and in few of them the two beads meet. A kernel
 by itself stays near the conformations that it began with; parallel tempering along temperatures
-goes round them all, and the diagnostics tell the two apart. What is drawn with the contact must
-agree with draws without it, weighted by the contact's exp(-E).
+goes round them all, and the diagnostics tell the two apart. Look at R-hat of the turns: chains that
+never close agree that the contact does not hold, and are wrong.
 
 The free chain, bonds and turns alone, has closed forms: in the polar coordinates of its bonds it
 is a product, r exp(-k (r - 1)^2 / 2) of each length and exp(-h (cos - 1/2)^2) of each turn, so that
 
     <R^2> = n <r^2> + 2 <r>^2 sum_{i<j} <cos>^(j - i).
+
+So it can be drawn without a chain of steps, and such draws, weighted by exp(-E) of what is added,
+tell what repulsion and contact make of it.
 """
 
 import argparse
@@ -98,9 +101,11 @@ def law(weight, low, high):
     return lambda f: np.sum(shares * f(points)), lambda share: np.interp(share, cumulated, points)
 
 
+length, length_at = law(lambda r: r * np.exp(-STIFFNESS * (r - 1) ** 2 / 2), 0.0, 3.0)
+angle, angle_at = law(lambda t: np.exp(-TURN * (np.cos(t) - 0.5) ** 2), 0.0, np.pi)
+
+
 def closed_forms() -> dict[str, float]:
-    length, length_at = law(lambda r: r * np.exp(-STIFFNESS * (r - 1) ** 2 / 2), 0.0, 3.0)
-    angle, angle_at = law(lambda t: np.exp(-TURN * (np.cos(t) - 0.5) ** 2), 0.0, np.pi)
     count = len(BEADS) - 1
     cosine, mean = angle(np.cos), length(lambda r: r)
     along = sum((count - apart) * cosine**apart for apart in range(1, count))
@@ -121,6 +126,29 @@ def closed_forms() -> dict[str, float]:
         "_median angle": angle_at(0.5),
         "_wide": angle_at(0.95),
     }
+
+
+def independent(count: int) -> np.ndarray:
+    """Free chains, bond by bond, shape (count, bead, 2)."""
+    random, bonds = np.random.default_rng(1), len(BEADS) - 1
+    lengths = length_at(random.uniform(size=(count, bonds)))
+    turns = angle_at(random.uniform(size=(count, bonds - 1)))
+    return joined(lengths, turns * random.choice([-1, 1], turns.shape), random)
+
+
+def joined(lengths: np.ndarray, turns: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Beads from bond lengths and turns, the first bond in any direction."""
+    first = random.uniform(0, 2 * np.pi, (len(turns), 1))
+    heading = np.cumsum(np.concatenate([first, turns], axis=1), axis=1)
+    bonds = lengths[..., None] * np.stack([np.cos(heading), np.sin(heading)], -1)
+    return np.pad(np.cumsum(bonds, axis=1), [(0, 0), (1, 0), (0, 0)])
+
+
+def weights_of(added: en.Energy, beads: np.ndarray) -> np.ndarray:
+    """exp(-E) of what is added to the free chain, of mean 1."""
+    rows = {name: jnp.asarray(beads[:, index]) for index, name in enumerate(BEADS[1:], 1)}
+    weights = np.exp(-np.asarray(jax.jit(jax.vmap(added.at))(rows), np.float64))
+    return weights / weights.mean()
 
 
 # --- what is seen
@@ -182,25 +210,20 @@ def report(beads: np.ndarray) -> None:
     print(rows.to_string(float_format=lambda value: f"{value:.3f}"))
 
 
-def reweighted(beads: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Draws without the contact weighted to those with it: weights, the share closed, its error."""
-    pair = beads[..., PAIR[0], :], beads[..., PAIR[1], :]
-    energies = jax.vmap(jax.vmap(contact))(*map(jnp.asarray, pair))
-    weights = np.exp(-np.asarray(energies, np.float64))
-    weights /= weights.mean()
+def expected(weights: np.ndarray, beads: np.ndarray) -> None:
+    """The share in contact by weights, to compare with what chains found."""
     closed = distance(beads, *PAIR) < CLOSED
     share = np.mean(weights * closed)
-    influence = table({"share": weights * (closed - share)})  # a ratio, to first order
-    return weights, float(share), float(influence["mcse_mean"].iloc[0])
+    error = np.std(weights * (closed - share)) / np.sqrt(len(weights))  # to first order
+    print(f"in contact, by weights of independent chains: {share:.4f} ± {error:.4f}")
 
 
 def started(num_chains: int) -> dict[str, np.ndarray]:
     """Chains of random turns, each chain another conformation."""
     random = np.random.default_rng(0)
     turns = np.pi / 3 * random.choice([-1, 1], (num_chains, len(BEADS) - 2))
-    heading = np.cumsum(np.insert(turns, 0, 0.0, axis=1), axis=1)
-    ends = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], -1), axis=1)
-    return {name: ends[:, index] for index, name in enumerate(BEADS[1:])}
+    beads = joined(np.ones((num_chains, len(BEADS) - 1)), turns, random)
+    return {name: beads[:, index] for index, name in enumerate(BEADS[1:], 1)}
 
 
 # --- the run
@@ -225,7 +248,7 @@ def main(kernel: str, num_samples: int, out: pathlib.Path) -> None:
     plain.diagnose()
     report(stuck)
 
-    seen = {}
+    seen, weights, free = {}, {}, independent(200_000)
     for index, (name, energy) in enumerate(energies.items()):
         print(f"\n--- {name}, parallel tempering of {kernel}\n")
         draws = en.sample(
@@ -238,13 +261,15 @@ def main(kernel: str, num_samples: int, out: pathlib.Path) -> None:
         )
         draws.diagnose()
         seen[name] = places(draws)
-        (check if name == "free chain" else report)(seen[name])
-
-    weights, share, error = reweighted(seen["chain"])
-    print(f"\nin contact, by weights of the chain without: {share:.3f} ± {error:.3f}")
+        if name == "free chain":
+            check(seen[name])
+            continue
+        report(seen[name])
+        weights[name] = weights_of(energy - energies["free chain"], free)
+        expected(weights[name], free)
 
     plot_conformations(seen, out / "conformations.png")
-    plot_distances(seen, weights, out / "distances.png")
+    plot_distances(seen, free, weights, out / "distances.png")
     plot_checks(seen["free chain"], out / "closed_forms.png")
     plot_mixing({kernel: stuck, "tempered": seen["chain with contact"]}, out / "mixing.png")
     print(f"\npictures in {out}  ({time.perf_counter() - began:.0f} s)")
@@ -267,30 +292,28 @@ def plot_conformations(seen: dict[str, np.ndarray], path: pathlib.Path) -> None:
             panel.scatter(*x.T, s=45, c=range(len(BEADS)), cmap="viridis", zorder=2)
             panel.plot(*x[list(PAIR)].T, "r:", linewidth=1)
             middle = x.mean(0)
-            panel.set(xlim=middle[0] + np.array([-3, 3]), ylim=middle[1] + np.array([-3, 3]))
+            panel.set(xlim=middle[0] + np.array([-3.4, 3.4]), ylim=middle[1] + np.array([-3, 3]))
             panel.set_aspect("equal")
             panel.axis("off")
     figure.subplots_adjust(left=0.14, right=0.99, top=0.99, bottom=0.01, wspace=0, hspace=0)
     figure.savefig(path, dpi=120)
 
 
-def plot_distances(seen: dict[str, np.ndarray], weights: np.ndarray, path: pathlib.Path) -> None:
+def plot_distances(
+    seen: dict[str, np.ndarray],
+    free: np.ndarray,
+    weights: dict[str, np.ndarray],
+    path: pathlib.Path,
+) -> None:
+    """Draws, and in black what weighted independent chains expect."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     pairs = {f"beads {PAIR[0]} and {PAIR[1]}": PAIR, "end to end": (0, len(BEADS) - 1)}
-    bins = np.linspace(0, len(BEADS) - 1, 71)
+    common = {"bins": np.linspace(0, len(BEADS) - 1, 71), "density": True}
     for panel, (title, pair) in zip(panels, pairs.items(), strict=True):
-        without, ring = seen["chain"], seen["chain with contact"]
-        common = {"bins": bins, "density": True}
-        panel.hist(distance(without, *pair).ravel(), **common, alpha=0.5, label="without contact")
-        panel.hist(distance(ring, *pair).ravel(), **common, alpha=0.5, label="with contact")
-        panel.hist(
-            distance(without, *pair).ravel(),
-            **common,
-            weights=weights.ravel(),
-            histtype="step",
-            color="k",
-            label="without, weighted",
-        )
+        apart = distance(free, *pair)
+        for name, own in weights.items():
+            panel.hist(distance(seen[name], *pair).ravel(), **common, alpha=0.5, label=name)
+            panel.hist(apart, **common, weights=own, histtype="step", color="k", linewidth=0.8)
         panel.set(title=title, xlabel="distance / bond length")
     panels[0].legend(fontsize=8)
     figure.tight_layout()
