@@ -8,8 +8,8 @@ renamed along the chain, and so are one turn energy and one repulsion; a contact
 beads is added, or left out, by `+`. A turn has two minima, to the left and to the right: that makes
 64 conformations with barriers of 8 kT between them, and in few of them the two beads meet. A kernel
 by itself stays near the conformations that it began with; parallel tempering along temperatures
-goes round them all, and the diagnostics tell the two apart. Look at R-hat of the turns: chains that
-never close agree that the contact does not hold, and are wrong.
+goes round them all, and the diagnostics tell the two apart: R-hat and the effective sample size of
+the contact and of the turns.
 
 The free chain, bonds and turns alone, has closed forms: in the polar coordinates of its bonds it
 is a product, r exp(-k (r - 1)^2 / 2) of each length and exp(-h (cos - 1/2)^2) of each turn, so that
@@ -280,7 +280,7 @@ def main(kernel: str, num_samples: int, out: pathlib.Path) -> None:
 
 def plot_conformations(seen: dict[str, np.ndarray], path: pathlib.Path) -> None:
     """Draws far apart in a run, turned so that the first bond points to the right."""
-    figure, panels = plt.subplots(len(seen), 8, figsize=(11, 1.25 * len(seen)))
+    figure, panels = plt.subplots(len(seen), 8, figsize=(11, 1.35 * len(seen)))
     for row, (name, beads) in zip(panels, seen.items(), strict=True):
         many = beads[:, -1 :: -(beads.shape[1] // 4)].reshape(-1, len(BEADS), 2)
         row[0].text(-0.1, 0.5, name, transform=row[0].transAxes, ha="right", va="center")
@@ -292,7 +292,9 @@ def plot_conformations(seen: dict[str, np.ndarray], path: pathlib.Path) -> None:
             panel.scatter(*x.T, s=45, c=range(len(BEADS)), cmap="viridis", zorder=2)
             panel.plot(*x[list(PAIR)].T, "r:", linewidth=1)
             middle = x.mean(0)
-            panel.set(xlim=middle[0] + np.array([-3.4, 3.4]), ylim=middle[1] + np.array([-3, 3]))
+            panel.set(
+                xlim=middle[0] + np.array([-3.4, 3.4]), ylim=middle[1] + np.array([-3.4, 3.4])
+            )
             panel.set_aspect("equal")
             panel.axis("off")
     figure.subplots_adjust(left=0.14, right=0.99, top=0.99, bottom=0.01, wspace=0, hspace=0)

@@ -89,12 +89,12 @@ def test_tempering_goes_round_where_a_kernel_stays(tmp_path: Path, kernel: str) 
     assert told.count("round trips a chain") == 3
     number = r" +([\d.]+)"
     contact = re.findall(rf"^in contact{number * 4}$", told, re.MULTILINE)
-    left = re.findall(rf"^turns to the left{number * 4}$", told, re.MULTILINE)
+    left = re.findall(rf"^turns to the left ([\d.]+){number * 3}$", told, re.MULTILINE)
     assert len(contact) == len(left) == 3, told
     alone, chain, ring = (float(row[3]) for row in left)  # R-hat
-    assert alone > 1.2
-    assert chain < 1.1
-    assert ring < 1.1
+    assert alone > 1.4
+    assert chain < 1.2
+    assert ring < 1.2
     assert all(abs(float(row[0]) - 0.5) < MAX_Z * float(row[1]) for row in left[1:])
     by_weights = re.findall(r"by weights .*: (\S+) ± (\S+)", told)
     assert len(by_weights) == 2
