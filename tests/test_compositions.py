@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(name: str, out: Path, *options: str) -> str:
-    """What a script prints, in small; its picture must show something."""
+def run(name: str, out: Path, *options: str, pictures: tuple[str, ...] = ()) -> str:
+    """What a script prints, in small; its pictures must show something."""
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--out", str(out)]
     result = subprocess.run(
         [*command, "--num-steps", "50", *options], capture_output=True, text=True
@@ -21,7 +21,8 @@ def run(name: str, out: Path, *options: str) -> str:
     assert "Warning" not in result.stderr, result.stderr
     from matplotlib.image import imread
 
-    assert np.std(imread(out / f"{name}.png")) > 0.02
+    for picture in pictures or (name,):
+        assert np.std(imread(out / f"{picture}.png")) > 0.02
     return result.stdout
 
 
@@ -62,3 +63,19 @@ def test_a_learned_prior_of_inverse_problems(tmp_path, words):
     told = run("inverse", tmp_path, *options)
     table(told, rf"(?:inpainting|deblurring) +0 +(?:{kernel} alone|tempered)", 4)
     assert len(re.findall(r"90% intervals hold \d", told)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("problem", "compositions", "sampler", "objective"),
+    [
+        ("product", ("product",), "mala", "dsm"),
+        ("mixture", ("mixture",), "reverse_diffusion", "drl"),
+        ("negation", ("negation", "bounded-negation"), "unadjusted_hmc", "dsm"),
+    ],
+)
+def test_compositions_of_the_plane(tmp_path, problem, compositions, sampler, objective):
+    words = f"--problems {problem} --samplers {sampler} --objective {objective} --num-samples 50"
+    names = tuple(f"composition-{name}" for name in compositions)
+    told = run("composition", tmp_path, *words.split(), pictures=names)
+    table(told, sampler, len(compositions))

@@ -50,6 +50,17 @@ def test_readme_python_runs(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.smoke
+def test_the_package_tells_what_is_here_and_checks_itself(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "energia"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(re.findall(r": ok \(", result.stdout)) == 3
+    for name in (*en.samplers.names(), *en.objectives.names()):
+        assert name in result.stdout
+
+
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 END = "<<< end of a block >>>"

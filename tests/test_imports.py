@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluate"},
     {"plot", "data", "interop"},
     {"testing"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
