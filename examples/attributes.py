@@ -72,7 +72,8 @@ class Attribute(en.Energy):
     """-log p(attribute | x, sigma), up to a constant: at least 0, and no steeper than linear.
 
     So no place is likelier for it than Bayes' rule allows, and a negation, which lowers the energy
-    as it grows, is outweighed by the quadratic energy of all digits: the composition is a density.
+    linearly at most, is outweighed where the energy of all digits grows faster far from them.
+    Nothing makes a learned one do so: too large a weight shows as particles that run away.
     """
 
     network: Network
