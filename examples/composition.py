@@ -17,10 +17,10 @@ expression, and one call draws from it down the levels, with any kernel by name:
   squared maximum mean discrepancy to exact draws.
 - mixture: a left and a right half of a ring, "or". What is learned lacks a constant at each level,
   so that the halves have no shares until each level is normalised, by quadrature.
-- negation: a box, and not its middle. As 1.3 box - 0.3 middle, the usual way, it means what it
-  says: far from the middle its negated energy falls without bound, and the law leaves the box, as
-  kernels that follow it show. As 3 box - 2 mixture([box, middle]) it is bounded, the box where the
-  middle is not and 1/147 of it where it is: 0.07 % should lie there, and 9 % of the box do.
+- negation: a box, and not its middle. As 1.3 box - 0.3 middle, the usual way, the negated energy
+  falls without bound far from the middle, and kernels that follow the energy gather there. As
+  3 box - 2 mixture([box, middle]) it is bounded, the box where the middle is not and 1/147 of it
+  where it is: 0.07 % should lie there, and 9 % of the box do.
 
 See Du et al. (2023), Reduce, reuse, recycle, and docs/composition.md.
 """
