@@ -24,7 +24,6 @@ al. (2022), Compositional visual generation with composable diffusion models.
 """
 
 import argparse
-import math
 import pathlib
 import time
 import warnings
@@ -34,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _network import Network
 
 import energia as en
 
@@ -43,29 +43,6 @@ OBJECTIVES = {
     "dsm": en.objectives.DSM(sigma=NOISE),
     "drl": en.objectives.DRL(num_levels=len(NOISE) - 1, num_steps=10, sigma_min=0.1, sigma_max=4.0),
 }
-
-
-class Network(eqx.Module):
-    """Of an image and its noise level: a perceptron with shortcuts, its values of any shape."""
-
-    first: eqx.nn.Linear
-    blocks: list[eqx.nn.Linear]
-    last: eqx.nn.Linear
-    shape: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, shape, width, key):
-        keys = jax.random.split(key, 4)
-        self.first = eqx.nn.Linear(64 + 16, width, key=keys[0])
-        self.blocks = [eqx.nn.Linear(width, width, key=each) for each in keys[1:3]]
-        self.last = eqx.nn.Linear(width, math.prod(shape), key=keys[3])
-        self.shape = shape
-
-    def __call__(self, x, sigma):
-        angles = jnp.geomspace(0.25, 4.0, 8) * jnp.log(sigma)
-        features = self.first(jnp.concatenate([jnp.ravel(x), jnp.sin(angles), jnp.cos(angles)]))
-        for block in self.blocks:
-            features = features + block(jax.nn.silu(features))
-        return self.last(jax.nn.silu(features)).reshape(self.shape)
 
 
 class Attribute(en.Energy):

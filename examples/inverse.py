@@ -17,16 +17,15 @@ data's mean and covariance, and 90% intervals are counted that hold the true pix
 """
 
 import argparse
-import math
 import pathlib
 import time
 import warnings
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _network import Network
 
 import energia as en
 
@@ -38,29 +37,6 @@ OBJECTIVES = {
     "drl": en.objectives.DRL(num_levels=15, num_steps=10, sigma_min=GRAIN, sigma_max=4.0),
 }
 BLURRED = 0.1  # noise of a picture after it was blurred
-
-
-class Network(eqx.Module):
-    """Of an image and its noise level: a perceptron with shortcuts, its values of any shape."""
-
-    first: eqx.nn.Linear
-    blocks: list[eqx.nn.Linear]
-    last: eqx.nn.Linear
-    shape: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, shape, width, key):
-        keys = jax.random.split(key, 4)
-        self.first = eqx.nn.Linear(64 + 16, width, key=keys[0])
-        self.blocks = [eqx.nn.Linear(width, width, key=each) for each in keys[1:3]]
-        self.last = eqx.nn.Linear(width, math.prod(shape), key=keys[3])
-        self.shape = shape
-
-    def __call__(self, x, sigma):
-        angles = jnp.geomspace(0.25, 4.0, 8) * jnp.log(sigma)
-        features = self.first(jnp.concatenate([jnp.ravel(x), jnp.sin(angles), jnp.cos(angles)]))
-        for block in self.blocks:
-            features = features + block(jax.nn.silu(features))
-        return self.last(jax.nn.silu(features)).reshape(self.shape)
 
 
 def completed(known, missing):
