@@ -188,6 +188,67 @@ def test_annealed_kernels_follow_each_level(kernel: str) -> None:
     assert np.all(np.abs(x.var(0) / VARIANCES - 1) < MAX_Z * math.sqrt(2 / len(x)) + bias)
 
 
+@quiet
+def test_one_particle_does_not_steer_its_own_steps(key: jax.Array) -> None:
+    """Steps that follow a particle are larger where it is accepted: by less and less in a level."""
+
+    @en.energy(x=en.Real())
+    def normal(x, sigma):
+        return 0.5 * x**2 + 0 * sigma
+
+    draws = en.sample(
+        en.Path(normal, sigma=[1.0]),
+        Annealed("mala", steps_per_level=1000),
+        key=key,
+        num_samples=1,
+        num_chains=2000,
+    )
+    squares = np.asarray(draws["x"], np.float64).ravel() ** 2
+    assert abs(squares.mean() - 1) < MAX_Z * math.sqrt(2 / len(squares))
+
+
+def test_particles_that_lie_nowhere_or_stay_behind_are_told() -> None:
+    @en.energy(x=en.Real())
+    def box(x, sigma):
+        return jnp.where(jnp.abs(x) < 1 + 3 * sigma, 0.5 * x**2, jnp.inf)
+
+    @en.energy(x=en.Positive())
+    def shrinking(x, sigma):
+        return x / (1 + sigma)
+
+    with pytest.warns(en.ConvergenceWarning, match="particles lie where the energy is not finite"):
+        draws = en.sample(en.Path(box, sigma=[3.0, 0.1]), Annealed("hmc"), key=jax.random.key(0))
+    verdict = draws.diagnose(show=False)
+    assert not verdict.ok
+    assert "ESS" not in str(verdict).splitlines()[0]
+    path = en.Path(shrinking, sigma=[5.0, 1.0, 0.01])
+    with pytest.warns(en.ConvergenceWarning, match="were hardly moved in the end"):
+        en.sample(path, Annealed("mala", steps_per_level=20), key=jax.random.key(7))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Annealed("hmc", steps_per_level=[3, 4]), "must be one number"),
+        (lambda: descend(Annealed("hmc"), [1.0, -0.5]), "must be positive and not rise"),
+        (lambda: descend(Annealed("hmc"), [0.5, 1.0]), "must be positive and not rise"),
+        (lambda: en.data.diffuse([]), "one noise level at least"),
+        (
+            lambda: en.data.diffuse(1.0)({"x": jnp.ones(2), "sigma": 1.0}, jax.random.key(0)),
+            "have 'sigma' already",
+        ),
+        (lambda: en.from_score(lambda x: -x, en.Binary(3)), "has no score"),
+    ],
+)
+def test_errors_of_what_is_given(make: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def descend(sampler: Any, levels: Any) -> en.Draws:
+    return en.sample(en.Path(blurred, sigma=levels), sampler, key=jax.random.key(0))
+
+
 # --- unadjusted Hamiltonian dynamics
 
 
@@ -312,6 +373,12 @@ def test_corrected_kernels_draw_from_the_energy_of_any_field(key: jax.Array) -> 
     products = np.einsum("cdi,cdj->cij", x, x) / x.shape[1]
     error = products.std(0, ddof=1) / math.sqrt(len(products))
     assert np.all(np.abs(products.mean(0) - expected) < MAX_Z * error)
+
+
+def test_a_gradient_of_a_log_density_is_a_score() -> None:
+    scored = en.from_score(jax.grad(lambda x: -0.5 * jnp.sum(x**2)), en.Real((2,)))
+    assert scored.supports == {"x": en.Real((2,))}
+    np.testing.assert_allclose(scored(jnp.array([3.0, 4.0])), 12.5, rtol=1e-5)
 
 
 def test_a_score_network_learns_by_denoising(key: jax.Array) -> None:

@@ -112,6 +112,8 @@ def diffuse(levels: Any, *, name: str = "x", preserving: bool = False) -> Transf
         (['sigma', 'x'], (8, 8))
     """
     levels = tuple(_positive(level, "levels") for level in jnp.ravel(as_float(levels, "levels")))
+    if not levels:
+        raise ValueError("levels= must have one noise level at least")
     return _diffusing(levels, name, preserving)
 
 
@@ -120,6 +122,8 @@ def _diffusing(levels: tuple[float, ...], name: str, preserving: bool) -> Transf
     def transform(datum: Values, key: jax.Array) -> Values:
         if name not in datum:
             raise ValueError(f"name={name!r} is none of the data's {sorted(datum)}")
+        if "sigma" in datum:
+            raise ValueError("the data have 'sigma' already, the variable that gets the level")
         level_key, noise_key = jax.random.split(key)
         sigma = jax.random.choice(level_key, as_float(levels))
         x = _noisy(as_float(datum[name], name), sigma, noise_key)

@@ -16,6 +16,7 @@ MIN_ESS_A_CHAIN = 100
 MIN_BFMI = 0.3
 MIN_ACCEPTANCE = 0.05
 MAX_ENERGY_VARIANCE = 0.01
+STUCK, MAX_STUCK = 0.01, 0.001  # an acceptance rate, and the share of particles below it
 SCREENED = 4
 
 Arrays = Mapping[str, np.ndarray]
@@ -64,8 +65,10 @@ class Diagnosis:
         return not self.problems
 
     def __str__(self) -> str:
-        numbers = f"max R-hat {self.max_rhat:.4g}, min ESS {self.min_ess:.0f}"
-        numbers += f", {self.divergences} divergences"
+        numbers = f"max R-hat {self.max_rhat:.4g}, "
+        if not np.isnan(self.min_ess):  # particles have none
+            numbers += f"min ESS {self.min_ess:.0f}, "
+        numbers += f"{self.divergences} divergences"
         if self.bfmi is not None:
             numbers += f", min E-BFMI {self.bfmi:.2f}"
         verdict = "converged, as far as can be seen" if self.ok else "not to be trusted yet"
@@ -148,6 +151,8 @@ def _check(
             f"draws of {_first(not_finite)} are not finite: the step size is too large, or the "
             "energy is not finite there"
         )
+    elif kind == "particles":
+        problems += _of_particles(stats)
     if frozen:
         problems.append(
             f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): the step "
@@ -202,6 +207,25 @@ def _check(
     if constant and num_draws > 1 and len(frozen) < num_chains:
         notes.append(f"every draw of {_first(constant)} is the same")
     return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), tuple(notes), swaps)
+
+
+def _of_particles(stats: Arrays) -> list[str]:
+    """Particles that lie nowhere, or were left behind, which every run has alike."""
+    problems, count = [], stats["lp"].size
+    if nowhere := int(np.sum(~np.isfinite(stats["lp"]))):
+        problems.append(
+            f"{nowhere} of {count} particles lie where the energy is not finite, which no draw "
+            "does: take more levels or steps_per_level, or declare the support with .constrain"
+        )
+    rates = stats.get("acceptance_rate", np.ones(1))
+    stuck = float(np.mean(rates < STUCK))
+    if stuck > MAX_STUCK and np.mean(rates) >= MIN_ACCEPTANCE:
+        problems.append(
+            f"{stuck:.2%} of the particles were hardly moved in the end (acceptance rates below "
+            f"{STUCK}), and may lie where the levels before left them: take more steps_per_level, "
+            "smaller steps (target_acceptance_rate), or 'hmc'"
+        )
+    return problems
 
 
 def _first(names: list[str]) -> str:

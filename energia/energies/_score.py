@@ -44,7 +44,7 @@ class ScoreEnergy(Energy):
 
 
 def _scored(function: Callable[..., Any], name: str, x: jax.Array, values: Any) -> jax.Array:
-    score = as_float(function(**{name: x}, **values), "a score")
+    score = as_float(function(x, **values), "a score")
     if score.shape != x.shape:
         raise ValueError(
             f"the score must have the shape {x.shape} of {name!r}, its first parameter; got "
@@ -82,7 +82,7 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 def from_score(
     score: Callable[..., Any],
-    supports: Mapping[str, Support] | None = None,
+    supports: Mapping[str, Support] | Support | None = None,
     /,
     *,
     num_points: int = 16,
@@ -114,13 +114,13 @@ def from_score(
     Args:
         score: a function of x and other variables, by its parameters' names, x first, with values
             of the shape of x. Arrays inside an Equinox module are trained.
-        supports: the support of each variable by name, of those that are known.
+        supports: the support of each variable by name, of those that are known; or that of x alone.
         num_points: of the quadrature, at least 1.
 
     Raises:
         TypeError: when what is given is no function.
-        ValueError: when a support is given for what is no variable; when evaluated, where a score
-            has not the shape of x.
+        ValueError: when a support is given for what is no variable, or x is discrete; when
+            evaluated, where a score has not the shape of x.
 
     References:
         Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole (2021), Score-based generative modeling
@@ -137,11 +137,11 @@ def from_score(
     if not callable(score) or isinstance(score, type | Energy):
         raise TypeError(f"from_score() takes a function, got {score!r}")
     name = getattr(score, "__name__", type(score).__name__)
-    made = ScoreEnergy(
-        score,
-        parameters_of(score, name),
-        tuple((supports or {}).items()),
-        check_count(num_points, "num_points", 1),
-    )
-    check_supports(made, dict(supports or {}))
+    names: tuple[str, ...] = parameters_of(score, name)
+    declared = {names[0]: supports} if isinstance(supports, Support) else dict(supports or {})
+    count = check_count(num_points, "num_points", 1)
+    made = ScoreEnergy(score, names, tuple(declared.items()), count)
+    check_supports(made, declared)
+    if (own := declared.get(names[0])) is not None and own.discrete:
+        raise ValueError(f"from_score(): {names[0]!r} is discrete ({own}), and has no score")
     return made

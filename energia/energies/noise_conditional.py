@@ -41,8 +41,8 @@ class NoiseConditional(Energy):
 
     A network that is an energy of one variable, as `en.MLPEnergy` and `en.ConvEnergy` are, gets x
     and the level side by side: joined on the last axis, of an image as further channels, the same
-    everywhere. So `en.ConvEnergy((8, 8, 1 + 16), key=key)` serves images of shape (8, 8) with an
-    embedding of size 16.
+    everywhere. So `en.ConvEnergy((8, 8, 1 + 16), key=key)` serves images of shape (8, 8, 1) with an
+    embedding of size 16, and with `shape=(8, 8)` those without an axis of channels.
 
     Args:
         network: $f$, called as `network(x, sigma)` with a scalar sigma, or with its embedding of
@@ -140,7 +140,7 @@ class NoiseConditional(Energy):
         inner, scale = x, self.data_scale
         if scale is not None:
             inner = x / jnp.sqrt(scale**2 + sigma**2)
-        value = self._value(inner, sigma)
+        value = as_float(self._value(inner, sigma), "network")
         wanted = x.shape if self.form == "quadratic" else ()
         if value.shape != wanted:
             hint = "" if wanted else ": form='quadratic' takes a network whose values are like x"

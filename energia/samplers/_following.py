@@ -22,9 +22,11 @@ def check_followed(kernel: Kernel) -> None:
     """Raise where a kernel lacks another number than a step size or a metric."""
     fields = {field.name for field in dataclasses.fields(kernel)}
     if missing := [n for n in kernel.unset() if n not in fields & {STEP_SIZE, METRIC}]:
+        inside = [name for name in missing if name not in fields]
+        give = "give the kernels in it their numbers" if inside else "give it"
         raise ValueError(
-            f"{class_name(kernel)} has no value for {missing}, which no particles tell: give it, "
-            "or take a kernel that lacks a step size or an inverse mass matrix at most"
+            f"{class_name(kernel)} has no value for {missing}, which no particles tell: {give}, or "
+            "take one kernel that lacks a step size or an inverse mass matrix at most"
         )
 
 
@@ -46,13 +48,13 @@ def next_numbers(
     return next_metric(next_step_size(kernel, numbers, rate), positions, weights)
 
 
-def next_step_size(kernel: Kernel, numbers: Numbers, rate: Any) -> Numbers:
+def next_step_size(kernel: Kernel, numbers: Numbers, rate: Any, gain: Any = GAIN) -> Numbers:
     """The numbers after a mean acceptance rate was seen: the step size grows or shrinks."""
     if STEP_SIZE not in numbers:
         return numbers
     target: Any = getattr(kernel, "target_acceptance_rate", 0.6)
     error = jnp.where(jnp.isfinite(rate), rate, 0.0) - target
-    return {**numbers, STEP_SIZE: numbers[STEP_SIZE] * jnp.exp(GAIN * error)}
+    return {**numbers, STEP_SIZE: numbers[STEP_SIZE] * jnp.exp(gain * error)}
 
 
 def next_metric(numbers: Numbers, positions: Values, weights: Any = None) -> Numbers:

@@ -13,6 +13,7 @@ from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path, geometric, reference_for, tempering, unconstrained
 from energia.samplers._combined import as_kernel
 from energia.samplers._following import (
+    GAIN,
     Numbers,
     check_followed,
     first_numbers,
@@ -38,6 +39,8 @@ DEFAULT_LEVELS = 32
 
 def _steps(value: Any) -> jax.Array:
     steps = as_array(value, "steps_per_level")
+    if steps.ndim:
+        raise ValueError(f"steps_per_level= must be one number, got shape {steps.shape}")
     if is_concrete(steps) and steps.ndim == 0:
         steps = as_array(np.int32(check_count(steps.item(), "steps_per_level", 1)))
     return steps
@@ -65,8 +68,10 @@ class Annealed(ParticleSampler, AlongPath, Biased):
     steps of $\epsilon_i = \sigma_i^2 / 10$ in the units of `Langevin`.
 
     Numbers that the kernel lacks follow the particles: a step size their mean acceptance rate,
-    after every step, so that each level has its own; an inverse mass matrix their variances, after
-    every level.
+    after every step and by less the longer a level lasts, so that each level has its own; an
+    inverse mass matrix their variances, after every level. Of a handful of particles this is a bias
+    of its own: give the numbers, or take tens. `acceptance_rate` of a draw is its particle's mean
+    at the last level.
 
     Args:
         kernel: what moves the particles, or its name. A vector given for its `step_size` has one
@@ -108,6 +113,13 @@ class Annealed(ParticleSampler, AlongPath, Biased):
         if not isinstance(path, Path):
             path = geometric(reference_for(path, positions), path, DEFAULT_LEVELS)
         kernel = self._chosen(path)
+        if is_noise_ladder(path) and is_concrete(path.levels):
+            levels = np.asarray(path.levels)
+            if np.any(levels <= 0) or np.any(np.diff(levels) > 0):
+                raise ValueError(
+                    "Annealed() goes down noise levels, which must be positive and not rise; got "
+                    f"{levels.tolist()}"
+                )
         kernel.check(path.target, path.variables)
         check_followed(kernel)
         step_size = getattr(kernel, "step_size", None)
@@ -230,7 +242,9 @@ def _anneal(
                 states, split(level_key, t)
             )
             rates = jnp.broadcast_to(info.get("acceptance_rate", 1.0), (count,))
-            return states, next_step_size(chosen, numbers, jnp.mean(rates)), sums + rates / steps
+            # a gain that shrinks, so that few particles do not steer the steps by their own place
+            numbers = next_step_size(chosen, numbers, jnp.mean(rates), GAIN / jnp.sqrt(1.0 + t))
+            return states, numbers, sums + rates / steps
 
         states = jax.vmap(renew)(states, split(level_key, steps))
         states, numbers, rates = jax.lax.fori_loop(

@@ -162,7 +162,7 @@ class UnadjustedHMC(_Hamiltonian, Biased):
     $1 / \lambda(1 - \epsilon^2\lambda/4)$; `'hmc'` is exact. It serves where energies are not known
     up to rejections, as scores of a network that is no gradient, and as the peer of `'langevin'`
     with longer moves. `acceptance_rate` is what a Metropolis step would have, and warm-up tunes the
-    step size to it, so that it bounds the bias.
+    step size to it: 0.95 leaves variances a quarter too large in one dimension, and less in more.
 
     Args:
         step_size: $\epsilon$ of the leapfrog integrator, positive; None: tuned.
