@@ -234,7 +234,9 @@ def test_particles_that_lie_nowhere_or_stay_behind_are_told() -> None:
         (lambda: descend(Annealed("hmc"), [0.5, 1.0]), "must be positive and not rise"),
         (lambda: en.data.diffuse([]), "one noise level at least"),
         (
-            lambda: en.data.diffuse(1.0)({"x": jnp.ones(2), "sigma": 1.0}, jax.random.key(0)),
+            lambda: en.data.diffuse(1.0)(
+                {"x": jnp.ones(2), "sigma": jnp.ones(())}, jax.random.key(0)
+            ),
             "have 'sigma' already",
         ),
         (lambda: en.from_score(lambda x: -x, en.Binary(3)), "has no score"),
