@@ -296,7 +296,7 @@ def noise_levels(num_levels: int = 100, schedule: str = "cosine") -> jax.Array:
         >>> import energia as en
         >>> sigmas = en.paths.noise_levels(100)
         >>> sigmas.shape, round(float(sigmas[50]), 2), round(float(sigmas[-1]), 3)
-        ((100,), 0.98, 0.02)
+        ((100,), 1.01, 0.025)
     """
     count = check_count(num_levels, "num_levels", 2)
     if schedule == "cosine":
