@@ -26,19 +26,14 @@ al. (2022), Compositional visual generation with composable diffusion models.
 import argparse
 import pathlib
 import time
-import warnings
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from _network import Network
+from _digits import NOISE, SCALE, Network, draw, judged, learn
 
 import energia as en
 
-NOISE = jnp.geomspace(4.0, 0.1, 45)  # levels of it, where a pixel runs from -1 to 1
-SCALE = 0.8  # of such pixels, about
 OBJECTIVES = {
     "dsm": en.objectives.DSM(sigma=NOISE),
     "drl": en.objectives.DRL(num_levels=len(NOISE) - 1, num_steps=10, sigma_min=0.1, sigma_max=4.0),
@@ -72,26 +67,6 @@ def slant(images):
     up = -(rows - (weights * rows).sum((1, 2))[:, None, None])
     right = columns - (weights * columns).sum((1, 2))[:, None, None]
     return (weights * up * right).sum((1, 2)) / (weights * up**2).sum((1, 2))
-
-
-def learn(model, data, objective, num_steps, key):
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
-    return en.fit(
-        model, data, objective, key=key, num_steps=num_steps, optimizer=optimizer
-    ).ema_energy
-
-
-def draw(energy, sampler, steps_per_level, key, count):
-    """Sample E(x, sigma) down the noise levels, then take the rest of the noise away (Tweedie)."""
-    levels = NOISE
-    if sampler != "reverse_diffusion":  # which takes one step a level
-        levels = NOISE[::4]
-        sampler = en.samplers.Annealed(sampler, steps_per_level=steps_per_level)
-    path = en.Path(energy, sigma=levels)
-    with warnings.catch_warnings():  # so few draws of each run cannot be checked
-        warnings.simplefilter("ignore", en.ConvergenceWarning)
-        x = en.sample(path, sampler, key=key, num_samples=count // 4)["x"].reshape(-1, 8, 8)
-    return np.asarray(x + NOISE[-1] ** 2 * jax.vmap(path.target.score)(x))
 
 
 def main():
@@ -151,11 +126,7 @@ def main():
     print(energies["three AND slanted AND NOT thick"])
 
     # --- measured as the data are
-    network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.MLP(64, 10, 128, 2, key=keys[4])])
-    judge = en.Classifier(network, shape=(8, 8))
-    mle = en.objectives.MLE(given="x")
-    judge = learn(judge, {"x": x, "y": y}, mle, min(num_steps, 1000), keys[5])
-    told = jax.jit(jax.vmap(lambda x: judge.logits(x).argmax()))
+    told = judged({"x": x, "y": y}, num_steps, keys[4], keys[5])
 
     def measured(name, images, digits):
         is_three, leans, is_dark = digits == 3, slant(images) > steep, ink(images) > dark

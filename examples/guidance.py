@@ -19,19 +19,14 @@ much of the diversity of the data is left.
 import argparse
 import pathlib
 import time
-import warnings
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from _network import Network
+from _digits import NOISE, SCALE, Network, draw, judged, learn
 
 import energia as en
 
-NOISE = jnp.geomspace(4.0, 0.1, 45)  # levels of it, where a pixel runs from -1 to 1
-SCALE = 0.8  # of such pixels, about
 NONE = 10  # the label that stands for none
 
 OBJECTIVES = {
@@ -71,27 +66,6 @@ class Digits(en.Energy):
 def dropped(datum, key):
     """Every second label becomes none."""
     return {**datum, "y": jnp.where(jax.random.bernoulli(key), NONE, datum["y"])}
-
-
-def learn(model, data, objective, num_steps, key, **options):
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
-    fit = en.fit(
-        model, data, objective, key=key, num_steps=num_steps, optimizer=optimizer, **options
-    )
-    return fit.ema_energy
-
-
-def draw(energy, sampler, steps_per_level, key, count):
-    """Sample E(x, sigma) down the noise levels, then take the rest of the noise away (Tweedie)."""
-    levels = NOISE
-    if sampler != "reverse_diffusion":  # which takes one step a level
-        levels = NOISE[::4]
-        sampler = en.samplers.Annealed(sampler, steps_per_level=steps_per_level)
-    path = en.Path(energy, sigma=levels)
-    with warnings.catch_warnings():  # so few draws of each run cannot be checked
-        warnings.simplefilter("ignore", en.ConvergenceWarning)
-        x = en.sample(path, sampler, key=key, num_samples=count // 4)["x"].reshape(-1, 8, 8)
-    return np.asarray(x + NOISE[-1] ** 2 * jax.vmap(path.target.score)(x))
 
 
 def distance(images):
@@ -137,11 +111,7 @@ def main():
     noisy = NoisyClassifier(Network((10,), 128, keys[3])).constrain(x=image, y=en.Categorical(10))
     noise = en.data.diffuse(NOISE)
     noisy = learn(noisy, train, mle, num_steps // 2, keys[3], augment=noise)
-    network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.MLP(64, 10, 128, 2, key=keys[4])])
-    judge = en.Classifier(network, shape=(8, 8))
-    steps = min(num_steps, 1000)
-    judge = learn(judge, train, en.objectives.MLE(given="x"), steps, keys[5])
-    told = jax.jit(jax.vmap(lambda x: judge.logits(x).argmax()))
+    told = judged(train, num_steps, keys[4], keys[5])
     print(
         digits,
         f"{np.mean(told(test['x']) == test['y']):.1%} of clean test digits are told",

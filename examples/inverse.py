@@ -24,8 +24,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from _network import Network
+from _digits import SCALE, Network, learn
 
 import energia as en
 
@@ -56,15 +55,6 @@ def blur(x):
 def likelihood(x, seen, sigma):
     """What was seen, given the picture: noise of `BLURRED` at the lowest level, and more above."""
     return jnp.sum((blur(x) - seen) ** 2) / (2 * (BLURRED**2 + sigma**2 - GRAIN**2))
-
-
-def learn(train, objective, width, num_steps, key):
-    network = Network((8, 8), width, key)
-    model = en.NoiseConditional(network, form="quadratic", data_scale=0.8, shape=(8, 8))
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
-    return en.fit(
-        model, train, objective, key=key, num_steps=num_steps, optimizer=optimizer
-    ).ema_energy
 
 
 def normal_posterior(train, matrix, seen, noise):
@@ -113,7 +103,9 @@ def main():
     random = np.random.default_rng(options.seed)
     images = 2 * random.permutation(en.data.digits()["x"]) - 1
     train, test = images[:-360], images[-360:][:count]
-    digits = learn(train, OBJECTIVES[options.objective], width, num_steps, keys[0])
+    network = Network((8, 8), width, keys[0])
+    digits = en.NoiseConditional(network, form="quadratic", data_scale=SCALE, shape=(8, 8))
+    digits = learn(digits, train, OBJECTIVES[options.objective], num_steps, keys[0])
 
     # --- two posteriors at every noise level, and what was seen of the test images
     grainy = test + GRAIN * random.normal(size=test.shape).astype(np.float32)

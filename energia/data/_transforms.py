@@ -21,11 +21,15 @@ def _of_variable(change: Callable[..., jax.Array], number: Any, name: str) -> Tr
     """`change(value, number, key)` of one variable of a datum."""
 
     def transform(datum: Values, key: jax.Array) -> Values:
-        if name not in datum:
-            raise ValueError(f"name={name!r} is none of the data's {sorted(datum)}")
-        return {**datum, name: change(as_float(datum[name], name), number, key)}
+        return {**datum, name: change(_value(datum, name), number, key)}
 
     return transform
+
+
+def _value(datum: Values, name: str) -> jax.Array:
+    if name not in datum:
+        raise ValueError(f"name={name!r} is none of the data's {sorted(datum)}")
+    return as_float(datum[name], name)
 
 
 def _positive(value: Any, name: str) -> float:
@@ -120,13 +124,11 @@ def diffuse(levels: Any, *, name: str = "x", preserving: bool = False) -> Transf
 @functools.cache
 def _diffusing(levels: tuple[float, ...], name: str, preserving: bool) -> Transform:
     def transform(datum: Values, key: jax.Array) -> Values:
-        if name not in datum:
-            raise ValueError(f"name={name!r} is none of the data's {sorted(datum)}")
         if "sigma" in datum:
             raise ValueError("the data have 'sigma' already, the variable that gets the level")
         level_key, noise_key = jax.random.split(key)
         sigma = jax.random.choice(level_key, as_float(levels))
-        x = _noisy(as_float(datum[name], name), sigma, noise_key)
+        x = _noisy(_value(datum, name), sigma, noise_key)
         return {**datum, name: x / jnp.sqrt(1 + sigma**2) if preserving else x, "sigma": sigma}
 
     return transform

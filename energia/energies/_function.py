@@ -12,12 +12,28 @@ from energia.energies._energy import Energy
 from energia.supports import Support
 
 
-class FunctionEnergy(Energy):
-    """An energy made from a function; see `energy`."""
+class OfFunction(Energy):
+    """What energies made from a function share: its parameters are their variables."""
 
     function: Callable[..., Any]
     names: tuple[str, ...] = eqx.field(static=True)
     declared: tuple[tuple[str, Support], ...] = eqx.field(static=True)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return self.names
+
+    def _supports(self) -> Mapping[str, Support | None]:
+        return dict(self.declared)
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+class FunctionEnergy(OfFunction):
+    """An energy made from a function; see `energy`."""
+
     of_dict: bool = eqx.field(static=True)
 
     def __init__(
@@ -41,17 +57,6 @@ class FunctionEnergy(Energy):
         if value is None:
             raise TypeError(f"{self._name} returned None: an energy must return its value")
         return as_array(value, self._name)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        return self.names
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        return dict(self.declared)
-
-    @property
-    def _name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
 
 
 def energy(function: Callable[..., Any] | None = None, /, **supports: Support) -> Any:

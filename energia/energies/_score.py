@@ -11,15 +11,13 @@ import numpy as np
 from energia._types import as_float, check_count, parameters_of
 from energia.energies._checks import check_supports
 from energia.energies._energy import Energy
+from energia.energies._function import OfFunction
 from energia.supports import Support
 
 
-class ScoreEnergy(Energy):
+class ScoreEnergy(OfFunction):
     """The energy whose slope along rays from the origin is minus a score; see `from_score`."""
 
-    function: Callable[..., Any]
-    names: tuple[str, ...] = eqx.field(static=True)
-    declared: tuple[tuple[str, Support], ...] = eqx.field(static=True)
     num_points: int = eqx.field(static=True)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
@@ -30,17 +28,6 @@ class ScoreEnergy(Energy):
     @property
     def _field(self) -> Callable[..., Any]:
         return eqx.Partial(_scored, self.function, self.names[0])
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        return self.names
-
-    def _supports(self) -> Mapping[str, Support | None]:
-        return dict(self.declared)
-
-    @property
-    def _name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
 
 
 def _scored(function: Callable[..., Any], name: str, x: jax.Array, values: Any) -> jax.Array:

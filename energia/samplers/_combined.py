@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from energia._types import Values
+from energia._types import Values, as_array, check_count, is_concrete
 from energia.energies._energy import Energy
 from energia.samplers._sampler import AlongPath, Kernel, Starts, registry
 
@@ -170,6 +171,18 @@ def told(infos: Mapping[str, dict[str, jax.Array]]) -> dict[str, jax.Array]:
     if rates:
         told["acceptance_rate"] = sum(rates[1:], start=rates[0]) / len(rates)
     return told
+
+
+def a_count(value: Any, name: str) -> jax.Array:
+    """A number of steps as an array, so that another one compiles nothing; at least 1."""
+    count = as_array(value, name)
+    if is_concrete(count) and count.ndim == 0:
+        count = as_array(np.int32(check_count(count.item(), name, 1)))
+    return count
+
+
+def optional_kernel(config: Any, where: str) -> Kernel | None:
+    return None if config is None else as_kernel(config, where)
 
 
 def as_kernel(config: Any, where: str) -> Kernel:

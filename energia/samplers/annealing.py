@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values, as_array, as_float, check_count, is_concrete
+from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path, geometric, reference_for, tempering, unconstrained
-from energia.samplers._combined import as_kernel
+from energia.samplers._combined import a_count, as_kernel, optional_kernel
 from energia.samplers._following import (
     GAIN,
     Numbers,
@@ -38,11 +38,9 @@ DEFAULT_LEVELS = 32
 
 
 def _steps(value: Any) -> jax.Array:
-    steps = as_array(value, "steps_per_level")
+    steps = a_count(value, "steps_per_level")
     if steps.ndim:
         raise ValueError(f"steps_per_level= must be one number, got shape {steps.shape}")
-    if is_concrete(steps) and steps.ndim == 0:
-        steps = as_array(np.int32(check_count(steps.item(), "steps_per_level", 1)))
     return steps
 
 
@@ -51,7 +49,7 @@ def _annealed_kernel(config: Any) -> Kernel | None:
 
 
 def _annealing_kernel(config: Any) -> Kernel | None:
-    return None if config is None else as_kernel(config, "SimulatedAnnealing")
+    return optional_kernel(config, "SimulatedAnnealing")
 
 
 @registry.register("annealed_langevin")

@@ -7,9 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values, as_array, as_float, check_count, is_concrete
+from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
-from energia.samplers._combined import Combined, CombinedState, as_kernel, move, nothing_told
+from energia.samplers._combined import (
+    Combined,
+    CombinedState,
+    a_count,
+    as_kernel,
+    move,
+    nothing_told,
+)
 from energia.samplers._sampler import Kernel, Starts
 
 
@@ -148,10 +155,7 @@ class Repeat(Kernel):
 
     def __init__(self, kernel: str | Kernel, num_steps: Any):
         self.kernel = as_kernel(kernel, "Repeat")
-        steps = as_array(num_steps, "num_steps")
-        if is_concrete(steps) and steps.ndim == 0:
-            steps = as_array(np.int32(check_count(steps.item(), "num_steps", 1)))
-        self.num_steps = steps
+        self.num_steps = a_count(num_steps, "num_steps")
 
     def has(self, marker: type) -> bool:
         return self.kernel.has(marker)

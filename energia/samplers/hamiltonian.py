@@ -81,28 +81,32 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
         }
 
 
-def _check_trajectory(kernel: Any) -> None:
-    steps = kernel.num_integration_steps
-    if is_concrete(steps) and steps.ndim == 0:
-        check_count(steps.item(), "num_integration_steps", 1)
-    _check_fraction(kernel, "step_size_jitter")
-
-
 def _check_fraction(kernel: Any, name: str) -> None:
     value = getattr(kernel, name)
     if is_concrete(value) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) < 1)):
         raise ValueError(f"{name} must lie in [0, 1), got {value}")
 
 
-def _jittered(kernel: Any, key: jax.Array) -> Any:
-    """The kernel with the step size of one transition."""
-    jitter = kernel.step_size_jitter
-    factor = jax.random.uniform(key, (), jitter.dtype, 1 - jitter, 1 + jitter)
-    return kernel.replace(step_size=jnp.asarray(kernel.step_size) * factor)
+class _FixedLength(_Hamiltonian):
+    num_integration_steps: jax.Array = eqx.field(default=10, converter=as_array, kw_only=True)
+    step_size_jitter: jax.Array = eqx.field(default=0.3, converter=as_float, kw_only=True)
+
+    def __check_init__(self):
+        steps = self.num_integration_steps
+        if is_concrete(steps) and steps.ndim == 0:
+            check_count(steps.item(), "num_integration_steps", 1)
+        _check_fraction(self, "step_size_jitter")
+
+    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        key_jitter, key = jax.random.split(key)
+        jitter = self.step_size_jitter
+        factor = jax.random.uniform(key_jitter, (), jitter.dtype, 1 - jitter, 1 + jitter)
+        step_size = jnp.asarray(self.step_size) * factor
+        return BlackJAXKernel.step(self.replace(step_size=step_size), energy, state, key)
 
 
 @registry.register("hmc")
-class HMC(_Hamiltonian):
+class HMC(_FixedLength):
     r"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
 
     Warm-up tunes the step size to the target acceptance rate (dual averaging) and the inverse mass
@@ -135,16 +139,6 @@ class HMC(_Hamiltonian):
         ('step_size', 'inverse_mass_matrix')
     """
 
-    num_integration_steps: jax.Array = eqx.field(default=10, converter=as_array, kw_only=True)
-    step_size_jitter: jax.Array = eqx.field(default=0.3, converter=as_float, kw_only=True)
-
-    def __check_init__(self):
-        _check_trajectory(self)
-
-    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        key_jitter, key = jax.random.split(key)
-        return BlackJAXKernel.step(_jittered(self, key_jitter), energy, state, key)
-
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.hmc(
             log_density, self.step_size, self.inverse_mass_matrix, self.num_integration_steps
@@ -152,7 +146,7 @@ class HMC(_Hamiltonian):
 
 
 @registry.register("unadjusted_hmc")
-class UnadjustedHMC(_Hamiltonian, Biased):
+class UnadjustedHMC(_FixedLength, Biased):
     r"""Hamiltonian dynamics with no Metropolis step: biased by order $\epsilon^2$.
 
     Each transition refreshes the momentum, $p \leftarrow \alpha p + \sqrt{1 - \alpha^2}\,\xi$ with
@@ -185,21 +179,14 @@ class UnadjustedHMC(_Hamiltonian, Biased):
         no Metropolis step: biased by order step_size squared
     """
 
-    num_integration_steps: jax.Array = eqx.field(default=10, converter=as_array, kw_only=True)
-    step_size_jitter: jax.Array = eqx.field(default=0.3, converter=as_float, kw_only=True)
     persistence: jax.Array = eqx.field(default=0.0, converter=as_float, kw_only=True)
     target_acceptance_rate: jax.Array = eqx.field(default=0.95, converter=as_float, kw_only=True)
 
     def __check_init__(self):
-        _check_trajectory(self)
         _check_fraction(self, "persistence")
 
     def bias(self) -> str:
         return "no Metropolis step: biased by order step_size squared"
-
-    def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        key_jitter, key = jax.random.split(key)
-        return BlackJAXKernel.step(_jittered(self, key_jitter), energy, state, key)
 
     def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
         return self.init(energy, position, key)._replace(momentum=state.momentum)

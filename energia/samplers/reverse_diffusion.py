@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia._types import Values, as_array, as_float, check_count, is_concrete
+from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path
-from energia.samplers._combined import as_kernel, class_name
+from energia.samplers._combined import a_count, class_name, optional_kernel
 from energia.samplers._noise import NOISE, is_noise_ladder, noised
 from energia.samplers._sampler import (
     AlongPath,
@@ -53,7 +53,7 @@ class Tethered(Energy):
 
 
 def _kernel(config: Any) -> Kernel | None:
-    return None if config is None else as_kernel(config, "ReverseDiffusion")
+    return optional_kernel(config, "ReverseDiffusion")
 
 
 def _levels(values: Any) -> jax.Array | None:
@@ -61,10 +61,7 @@ def _levels(values: Any) -> jax.Array | None:
 
 
 def _count(value: Any) -> jax.Array:
-    count = as_array(value, "num_steps")
-    if is_concrete(count) and count.ndim == 0:
-        count = as_array(np.int32(check_count(count.item(), "num_steps", 1)))
-    return count
+    return a_count(value, "num_steps")
 
 
 @registry.register("reverse_diffusion")
