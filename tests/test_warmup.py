@@ -146,6 +146,36 @@ def test_a_low_rank_metric_is_used_again() -> None:
         draw(tuned, en.Gaussian(np.zeros(3)), num_warmup=0)
 
 
+def rate_after(kernel: Any, rate: float, diverging: bool, step: int) -> float:
+    """The target after one step of a warm-up of 100."""
+    energy, starts = en.Gaussian(np.zeros(2)), {"x": np.zeros((1, 2), np.float32)}
+    kernel, tuning = kernel.tune_init(energy, starts, 100)
+    state = kernel.init(energy, {"x": jnp.ones(2)}, jax.random.key(0))
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], state)
+    info = {"acceptance_rate": jnp.array([rate]), "diverging": jnp.array([diverging])}
+    kernel, _ = kernel.tune(tuning, state, info, jnp.int32(step))
+    return float(kernel.target_acceptance_rate)
+
+
+@pytest.mark.parametrize("kernel", [en.samplers.NUTS, en.samplers.HMC])
+def test_the_target_rises_where_a_transition_goes_astray(kernel: Any) -> None:
+    assert rate_after(kernel(), 0.3, False, 60) == pytest.approx(0.8)
+    assert rate_after(kernel(), 0.3, True, 60) == pytest.approx(0.95)
+    assert rate_after(kernel(), 1e-20, False, 60) == pytest.approx(0.95)
+    assert rate_after(kernel(), 0.0, True, 24) == pytest.approx(0.8)  # the step size is not found
+    assert rate_after(kernel(target_acceptance_rate=0.9), 0.0, True, 60) == pytest.approx(0.9)
+
+
+def test_the_target_rises_on_a_sharp_ridge_alone() -> None:
+    @en.energy(x=en.Real((2,)))
+    def banana(x: Any) -> Any:
+        return 0.5 * (x[0] / 10) ** 2 + 0.5 * (x[1] - 0.03 * (x[0] ** 2 - 100)) ** 2
+
+    for energy, target in ((banana, 0.95), (en.Gaussian(np.zeros(30)), 0.8)):
+        draws = draw("nuts", energy, num_warmup=1000, num_samples=10)
+        np.testing.assert_allclose(draws.tuned_sampler.target_acceptance_rate, target)
+
+
 @pytest.mark.parametrize("num_chains", [1, 4])
 @pytest.mark.parametrize("metric", METRICS)
 def test_metrics_pay(metric: str, num_chains: int) -> None:

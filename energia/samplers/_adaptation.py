@@ -16,6 +16,8 @@ from energia.samplers._sampler import Kernel, Starts, positive
 Same = TypeVar("Same", bound="StepSizeTuned")
 
 INITIAL_STEP_SIZE = 1.0
+TARGET, CAREFUL_TARGET = 0.8, 0.95  # acceptance rates, where none is given
+FAILED = 1e-12  # an acceptance rate of a transition whose first step already went astray
 FIRST_WINDOW = 16
 MAX_WINDOWS = 32  # windows double in length: enough for 16 · 2³² warm-up steps
 
@@ -44,6 +46,7 @@ class Tuning(eqx.Module):
     metric: Any
     schedule: dict[str, jax.Array | np.ndarray]
     tunes_step_size: bool = eqx.field(static=True)
+    tunes_target: bool = eqx.field(static=True)
 
 
 class StepSizeTuned(Kernel):
@@ -57,12 +60,12 @@ class StepSizeTuned(Kernel):
     """
 
     step_size: eqx.AbstractVar[jax.Array | None]
-    target_acceptance_rate: eqx.AbstractVar[jax.Array]
+    target_acceptance_rate: eqx.AbstractVar[jax.Array | None]
 
     def __check_init__(self):
         positive(self, "target_acceptance_rate")
         rate = self.target_acceptance_rate
-        if is_concrete(rate) and not np.all(np.asarray(rate) < 1):
+        if rate is not None and is_concrete(rate) and not np.all(np.asarray(rate) < 1):
             raise ValueError(
                 f"{type(self).__name__}(target_acceptance_rate=...) must lie in (0, 1), got {rate}"
             )
@@ -86,8 +89,11 @@ class StepSizeTuned(Kernel):
         initial = INITIAL_STEP_SIZE if self.step_size is None else float(self.step_size)
         dual = _blackjax.step_size_init(initial)
         state = jax.tree.map(on_host, (dual, metric, window_schedule(num_warmup)))
-        tuning = Tuning(*state, tunes_step_size="step_size" in unset)
+        free = self.target_acceptance_rate is None
+        tuning = Tuning(*state, tunes_step_size="step_size" in unset, tunes_target=free)
         filled: dict[str, Any] = {"step_size": initial} if "step_size" in unset else {}
+        if free:
+            filled["target_acceptance_rate"] = TARGET
         if metric is not None:
             filled["inverse_mass_matrix"] = metric.inverse_mass_matrix
         return strong_tree(self.replace(**filled)), tuning
@@ -97,10 +103,16 @@ class StepSizeTuned(Kernel):
     ) -> tuple[Same, Tuning | None]:
         if tuning is None:
             return self, None
-        schedule, target = tuning.schedule, self.target_acceptance_rate
+        schedule, changes = tuning.schedule, {}
+        target = jnp.asarray(self.target_acceptance_rate)
+        if tuning.tunes_target:
+            astray = (info["acceptance_rate"] < FAILED) | info["diverging"]
+            curved = jnp.any(astray) & (step > schedule["last"] // 4)
+            target = jnp.where(curved, jnp.asarray(CAREFUL_TARGET, target.dtype), target)
+            changes["target_acceptance_rate"] = target
         acceptance_rate = jnp.mean(info["acceptance_rate"])
         dual = _blackjax.step_size_update(tuning.step_size, acceptance_rate, target)
-        metric, changes = tuning.metric, {}
+        metric = tuning.metric
         if metric is not None:
             moved = info["acceptance_rate"] > 0
             if "diverging" in info:
@@ -114,5 +126,5 @@ class StepSizeTuned(Kernel):
                 step == schedule["last"], dual.log_step_size_avg, dual.log_step_size
             )
             changes["step_size"] = jnp.exp(log_step_size)
-        tuning = Tuning(dual, metric, schedule, tuning.tunes_step_size)
+        tuning = Tuning(dual, metric, schedule, tuning.tunes_step_size, tuning.tunes_target)
         return self.replace(**changes), tuning

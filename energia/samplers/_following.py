@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from energia._types import Values
+from energia.samplers._adaptation import TARGET
 from energia.samplers._combined import class_name
 from energia.samplers._moments import flat
 from energia.samplers._sampler import Kernel
@@ -53,6 +54,7 @@ def next_step_size(kernel: Kernel, numbers: Numbers, rate: Any, gain: Any = GAIN
     if STEP_SIZE not in numbers:
         return numbers
     target: Any = getattr(kernel, "target_acceptance_rate", 0.6)
+    target = TARGET if target is None else target
     error = jnp.where(jnp.isfinite(rate), rate, 0.0) - target
     return {**numbers, STEP_SIZE: numbers[STEP_SIZE] * jnp.exp(gain * error)}
 

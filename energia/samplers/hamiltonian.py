@@ -42,7 +42,9 @@ class _Hamiltonian(BlackJAXKernel, StepSizeTuned, GradientBased):
         default=None, converter=_inverse_mass_matrix, kw_only=True
     )
     metric: str = eqx.field(default="auto", static=True, kw_only=True)
-    target_acceptance_rate: jax.Array = eqx.field(default=0.8, converter=as_float, kw_only=True)
+    target_acceptance_rate: jax.Array | None = eqx.field(
+        default=None, converter=optional_float, kw_only=True
+    )
 
     def __check_init__(self):
         positive(self, "step_size")
@@ -125,7 +127,8 @@ class HMC(_FixedLength):
             'auto': for n up to 32 dense where correlations are strong, else diagonal.
         num_integration_steps: leapfrog steps a transition, at least 1.
         step_size_jitter: $j$, in [0, 1); 0: every transition has the same step size.
-        target_acceptance_rate: in (0, 1).
+        target_acceptance_rate: in (0, 1); None: 0.8, or 0.95 where warm-up meets sharp curvature,
+            as of `NUTS`.
 
     References:
         Duane et al. (1987), Hybrid Monte Carlo. Neal (2011), MCMC using Hamiltonian dynamics
@@ -218,9 +221,10 @@ class NUTS(_Hamiltonian, VariableLength):
             transition), 'low_rank' (a diagonal and ten directions, from draws and gradients), or
             'auto': for n up to 32 dense where correlations are strong, else diagonal.
         target_acceptance_rate: in (0, 1). The step size meets it closely: Stan's 0.8 ends near
-            0.89, since it averages over 50 noisy steps alone. The default is careful; where
-            nothing diverges 0.8 needs a half to two thirds of the gradients for the same effective
-            sample size.
+            0.89, since it averages over 50 noisy steps alone. None: 0.8, and 0.95 for a chain that
+            meets sharp curvature, as a transition tells that goes astray (it diverges, or has an
+            acceptance rate below 1e-12) after the first quarter of warm-up. Where none does, 0.8
+            needs 0.2 to 0.9 times the gradients of 0.95 for the same effective sample size.
         max_num_doublings: a trajectory has at most 2 to this power leapfrog steps.
 
     References:
@@ -235,7 +239,6 @@ class NUTS(_Hamiltonian, VariableLength):
         ('inverse_mass_matrix',)
     """
 
-    target_acceptance_rate: jax.Array = eqx.field(default=0.95, converter=as_float, kw_only=True)
     max_num_doublings: int = eqx.field(default=10, static=True, kw_only=True)
 
     def __check_init__(self):
