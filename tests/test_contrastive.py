@@ -276,14 +276,16 @@ class Redrawn(en.samplers.MEADS):
         return self.init(energy, position, key)
 
 
-def test_momenta_are_kept_from_step_to_step(key):
+@pytest.mark.parametrize("policy", ["slots", "fifo"])
+def test_momenta_are_kept_from_step_to_step(policy: str, key):
     """With them chains reach the law of a stretched model in steps that else are far too few."""
     variances = jnp.array([1.0, 100.0])
     energy = en.Gaussian(jnp.zeros(2), covariance=jnp.diag(variances))
     batch = {"x": jax.random.normal(key, (2000, 2))}  # where chains start
 
     def second_moments(kernel: Any) -> np.ndarray:
-        pcd = PCD(sampler=kernel, num_steps=1, buffer_size=2000, reinit_prob=0.0)
+        settings = {"buffer_size": 2000, "buffer_policy": policy, "reinit_prob": 0.0}
+        pcd = PCD(sampler=kernel, num_steps=1, **settings)
 
         @jax.jit
         def train(state: Any, key: jax.Array) -> Any:

@@ -252,6 +252,7 @@ def test_noise_levels_that_cannot_be(settings, error, text):
     [
         ({"num_steps": 0}, ValueError, "num_steps= must be at least 1"),
         ({"buffer_size": 0}, ValueError, "buffer_size= must be at least 1"),
+        ({"buffer_policy": "lifo"}, ValueError, "must be one of \\('slots', 'fifo', 'reservoir'"),
         ({"reinit_prob": 1.5}, ValueError, "reinit_prob="),
         ({"energy_regularization": -1.0}, ValueError, "energy_regularization="),
         ({"sampler": "langevim"}, ValueError, "did you mean 'langevin'"),

@@ -284,6 +284,46 @@ def test_chains_are_written_back_where_they_were_drawn(key):
     assert drawn.min() > 40, drawn  # each slot is drawn with chance 0.4, the last ones too
 
 
+def test_first_in_first_out(key):
+    batch, energy = {"x": jnp.ones(4)}, Quadratic(jnp.array(1.0))
+    objective = quiet(reinit_prob=0.0, buffer_size=10, buffer_policy="fifo")
+    state = objective.init(energy, batch, key)[1]
+    step = jax.jit(lambda state, key: objective.loss(energy, None, batch, state, key)[1])
+    for turn, subkey in enumerate(jax.random.split(key, 5)):
+        before = np.asarray(state.buffer.values["x"])
+        state = step(state, subkey)
+        after = np.asarray(state.buffer.values["x"])
+        places = (4 * turn + np.arange(4)) % 10
+        assert np.flatnonzero(after != before).tolist() == sorted(places)
+        moved = np.abs(after[places][:, None] - 0.9 * before).min(1)  # what any chain became
+        np.testing.assert_allclose(moved, 0, atol=1e-6)
+
+
+def test_a_reservoir_is_an_even_draw_of_all_samples(key):
+    size, rows, turns = 50, 10, 20
+
+    def fill(key):
+        buffer = en.objectives.ReplayBuffer({"x": jnp.arange(size)}, "reservoir")
+        for turn, subkey in enumerate(jax.random.split(key, turns)):
+            draw, place = jax.random.split(subkey)
+            slots = buffer.places(buffer.draw(draw, rows)[0], place)
+            buffer = buffer.write(slots, {"x": size + rows * turn + jnp.arange(rows)})
+        return buffer.values["x"], buffer.count
+
+    runs = 2000
+    kept, count = jax.jit(jax.vmap(fill))(jax.random.split(key, runs))
+    total = size + rows * turns
+    assert np.all(count == total)
+    seen = np.bincount(np.ravel(kept), minlength=total) / runs
+    share = size / total
+    error = np.sqrt(share * (1 - share) / runs)
+    assert abs(seen[:size].mean() - share) < 5 * error / np.sqrt(size)
+    # two samples of one write may take one slot, and the later of them stays: rows / total of them
+    assert abs(seen[-1] - share) < 5 * error
+    assert abs(seen.mean() - share) < 1e-6
+    assert np.abs(seen - share).max() < 5 * error + share * rows / total
+
+
 def test_reinit_prob_is_the_chance_to_start_afresh(key):
     data = {"x": jnp.asarray(5.0 + 2.0 * np.random.default_rng(3).normal(size=4096))}
     still = Quadratic(jnp.array(0.0))  # no slope, no noise: chains stay where they start

@@ -3,22 +3,43 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from energia._types import Values
+
+POLICIES = ("slots", "fifo", "reservoir")
+MAX_COUNT = 2**30  # counted no further, in 32 bits
 
 
 class ReplayBuffer(eqx.Module):
     """Values of variables in a fixed number of slots, on the device.
 
     Slots are drawn as a random contiguous block (around the end, where need be): every slot is
-    equally likely, none comes twice in a draw, and no sort is paid for. What was drawn is written
-    back where it was drawn.
+    equally likely, none comes twice in a draw, and no sort is paid for. Where what became of them
+    goes is the policy's matter (`places`).
 
     Args:
         values: arrays by variable name with a leading axis over slots.
+        policy: 'slots': back where it was drawn, so that each slot is one chain. 'fifo': in place
+            of what was written longest ago. 'reservoir': so that the slots are an even draw of all
+            that was ever written; the n-th sample takes a random slot with probability size / n,
+            else it is left out.
+        count: how many samples were written, those of the beginning included (of 'fifo' up to whole
+            turns); None: they alone.
+
+    References:
+        Vitter (1985), Random sampling with a reservoir (algorithm R). Du, Li, Tenenbaum and
+        Mordatch (2021), Improved contrastive divergence training of energy-based models.
     """
 
     values: Values
+    policy: str = eqx.field(static=True)
+    count: jax.Array | None
+
+    def __init__(self, values: Values, policy: str = "slots", count: ArrayLike | None = None):
+        self.values, self.policy, self.count = values, policy, None
+        if policy != "slots":
+            self.count = jnp.asarray(self.size if count is None else count, jnp.int32)
 
     @property
     def size(self) -> int:
@@ -40,7 +61,22 @@ class ReplayBuffer(eqx.Module):
         slots = (first + jnp.arange(count)) % self.size
         return slots, {name: rows[slots] for name, rows in self.values.items()}
 
+    def places(self, slots: jax.Array, key: jax.Array) -> jax.Array:
+        """The slots to write what was drawn from `slots` to; one past the last is left out."""
+        if self.count is None:
+            return slots
+        numbers = self.count + jnp.arange(len(slots))
+        if self.policy == "fifo":
+            return numbers % self.size
+        return jax.random.randint(key, slots.shape, 0, numbers + 1)
+
     def write(self, slots: jax.Array, values: Values) -> "ReplayBuffer":
-        """The buffer with other values in these slots."""
-        rows = {name: old.at[slots].set(values[name]) for name, old in self.values.items()}
-        return ReplayBuffer(rows)
+        """The buffer with other values in these slots, of `places`."""
+        rows = {
+            name: old.at[slots].set(values[name], mode="drop") for name, old in self.values.items()
+        }
+        if self.count is None:
+            return ReplayBuffer(rows)
+        count = self.count + len(slots)
+        count = count % self.size if self.policy == "fifo" else jnp.minimum(count, MAX_COUNT)
+        return ReplayBuffer(rows, self.policy, count)

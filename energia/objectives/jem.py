@@ -77,6 +77,7 @@ class JEM(Objective):
         steps_growth: transitions added for each training step done, at least 0: 0.001 is one more
             every 1,000 steps, as chains mix worse when energies grow sharp.
         buffer_size: chains in the buffer; at least the batch size.
+        buffer_policy: where moved chains go, as of `PCD`.
         reinit_prob: chance that a chain starts afresh in a step, as of `PCD`.
         energy_regularization: $\alpha$, at least 0, as of `PCD`.
         class_conditional: whether chains are those of $p(x \mid y)$, each keeping a label of the
@@ -132,6 +133,7 @@ class JEM(Objective):
         num_steps: int = 20,
         steps_growth: Any = 0.0,
         buffer_size: int = 8192,
+        buffer_policy: str = "slots",
         reinit_prob: Any = 0.05,
         energy_regularization: Any = 0.0,
         class_conditional: bool = False,
@@ -157,6 +159,7 @@ class JEM(Objective):
             sampler=sampler,  # pyright: ignore[reportArgumentType]
             num_steps=num_steps,  # pyright: ignore[reportArgumentType]
             buffer_size=buffer_size,
+            buffer_policy=buffer_policy,
             reinit_prob=reinit_prob,
             energy_regularization=energy_regularization,
             given=(*self.given, label) if class_conditional else self.given,

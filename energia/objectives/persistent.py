@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
 from energia.objectives import _chains
-from energia.objectives._buffer import ReplayBuffer
+from energia.objectives._buffer import POLICIES, ReplayBuffer
 from energia.objectives._objective import conditioned, registry, rows_in, steps
 from energia.objectives.contrastive import Contrastive
 from energia.samplers import Langevin
@@ -38,7 +38,7 @@ class PCD(Contrastive):
 
     Samples of the model come from chains that persist in a buffer between steps: each step draws as
     many as the batch has rows, starts some afresh, moves them `num_steps` on with the energy as it
-    is, and writes them back where they were drawn. The loss is
+    is, and writes them back. The loss is
 
     $\overline{E(x^+)} - \overline{E(x^-)}
     + \alpha\,(\overline{E(x^+)^2} + \overline{E(x^-)^2})$
@@ -62,6 +62,10 @@ class PCD(Contrastive):
             each for its own.
         num_steps: $k$, transitions a training step, at least 1.
         buffer_size: chains in the buffer; at least the batch size.
+        buffer_policy: where moved chains go. 'slots': back where they were drawn. 'fifo': in place
+            of what was written longest ago, so that a chain may go on twice while another ends.
+            'reservoir': so that the buffer is an even draw of all samples of the training, old ones
+            of worse energies too: many starts apart, which must forget where they come from.
         reinit_prob: chance that a chain starts afresh in a step, in [0, 1]: from a normal with the
             data's means and standard deviations in unconstrained space where a variable is
             continuous (rows on a bound aside), else from its support.
@@ -94,9 +98,14 @@ class PCD(Contrastive):
 
     num_steps: jax.Array = eqx.field(default=20, converter=steps("num_steps"), kw_only=True)
     buffer_size: int = eqx.field(default=8192, static=True, kw_only=True)
+    buffer_policy: str = eqx.field(default="slots", static=True, kw_only=True)
     reinit_prob: jax.Array = eqx.field(default=0.05, converter=as_float, kw_only=True)
 
     def __check_init__(self):
+        if self.buffer_policy not in POLICIES:
+            raise ValueError(
+                f"buffer_policy= must be one of {POLICIES}, got {self.buffer_policy!r}"
+            )
         check_count(self.buffer_size, "buffer_size", 1)
         if is_concrete(self.reinit_prob) and not 0 <= float(self.reinit_prob) <= 1:
             raise ValueError(f"reinit_prob= must lie in [0, 1], got {self.reinit_prob}")
@@ -149,7 +158,7 @@ class PCD(Contrastive):
         kept = {name: data[name][rows] for name in self.given}
         state = PCDState(ReplayBuffer({}), mean, scale)
         chains = self._fresh(energy, state, fresh_key, self.buffer_size)
-        buffer = ReplayBuffer({**chains, **kept})
+        buffer = ReplayBuffer({**chains, **kept}, self.buffer_policy)
         kernel = self.kernel(energy)
         if not _chains.keeps(kernel):
             return None, PCDState(buffer, mean, scale)
@@ -203,9 +212,12 @@ class PCD(Contrastive):
             jax.random.split(chain_key, size),
             kept,
         )
-        buffer = state.buffer.write(slots, {**states.position, **fixed})
+        places = state.buffer.places(slots, jax.random.fold_in(slot_key, 1))
+        buffer = state.buffer.write(places, {**states.position, **fixed})
         if kept is not None:
-            kept = jax.tree.map(lambda rows, new: rows.at[slots].set(new), state.kept, states)
+            kept = jax.tree.map(
+                lambda rows, new: rows.at[places].set(new, mode="drop"), state.kept, states
+            )
         return {**negatives, **fixed}, PCDState(buffer, state.mean, state.scale, kept), told
 
     def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, size: int) -> Values:
