@@ -314,6 +314,10 @@ def test_a_reservoir_is_an_even_draw_of_all_samples(key):
     kept, count = jax.jit(jax.vmap(fill))(jax.random.split(key, runs))
     total = size + rows * turns
     assert np.all(count == total)
+    slots, many = jnp.arange(size), en.objectives.ReplayBuffer({"x": jnp.arange(size)}, "reservoir")
+    written = np.asarray(many.places(slots, key))
+    written = written[written < size]
+    assert size / 4 < len(set(written)) == len(written)  # no slot comes twice
     seen = np.bincount(np.ravel(kept), minlength=total) / runs
     share = size / total
     error = np.sqrt(share * (1 - share) / runs)

@@ -62,19 +62,22 @@ class ReplayBuffer(eqx.Module):
         return slots, {name: rows[slots] for name, rows in self.values.items()}
 
     def places(self, slots: jax.Array, key: jax.Array) -> jax.Array:
-        """The slots to write what was drawn from `slots` to; one past the last is left out."""
+        """The slots to write what was drawn from `slots` to; one past the last is left out.
+
+        No slot comes twice, as which of two writes stays may differ from variable to variable.
+        """
         if self.count is None:
             return slots
         numbers = self.count + jnp.arange(len(slots))
         if self.policy == "fifo":
             return numbers % self.size
-        return jax.random.randint(key, slots.shape, 0, numbers + 1)
+        places, order = jax.random.randint(key, slots.shape, 0, numbers + 1), jnp.arange(len(slots))
+        last = jnp.zeros(self.size, jnp.int32).at[places].max(order)
+        return jnp.where(last[places] == order, places, self.size)
 
     def write(self, slots: jax.Array, values: Values) -> "ReplayBuffer":
         """The buffer with other values in these slots, of `places`."""
-        rows = {
-            name: old.at[slots].set(values[name], mode="drop") for name, old in self.values.items()
-        }
+        rows = {name: old.at[slots].set(values[name]) for name, old in self.values.items()}
         if self.count is None:
             return ReplayBuffer(rows)
         count = self.count + len(slots)

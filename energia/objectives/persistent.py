@@ -215,9 +215,7 @@ class PCD(Contrastive):
         places = state.buffer.places(slots, jax.random.fold_in(slot_key, 1))
         buffer = state.buffer.write(places, {**states.position, **fixed})
         if kept is not None:
-            kept = jax.tree.map(
-                lambda rows, new: rows.at[places].set(new, mode="drop"), state.kept, states
-            )
+            kept = jax.tree.map(lambda rows, new: rows.at[places].set(new), state.kept, states)
         return {**negatives, **fixed}, PCDState(buffer, state.mean, state.scale, kept), told
 
     def _fresh(self, energy: Energy, state: PCDState, key: jax.Array, size: int) -> Values:

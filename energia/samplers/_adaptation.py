@@ -17,7 +17,7 @@ Same = TypeVar("Same", bound="StepSizeTuned")
 
 INITIAL_STEP_SIZE = 1.0
 TARGET, CAREFUL_TARGET = 0.8, 0.95  # acceptance rates, where none is given
-FAILED = 1e-12  # an acceptance rate of a transition whose first step already went astray
+ASTRAY = 1e-12  # where the first step of a transition met what it cannot follow
 FIRST_WINDOW = 16
 MAX_WINDOWS = 32  # windows double in length: enough for 16 · 2³² warm-up steps
 
@@ -106,7 +106,7 @@ class StepSizeTuned(Kernel):
         schedule, changes = tuning.schedule, {}
         target = jnp.asarray(self.target_acceptance_rate)
         if tuning.tunes_target:
-            astray = (info["acceptance_rate"] < FAILED) | info["diverging"]
+            astray = (info["acceptance_rate"] < ASTRAY) | info["diverging"]
             curved = jnp.any(astray) & (step > schedule["last"] // 4)
             target = jnp.where(curved, jnp.asarray(CAREFUL_TARGET, target.dtype), target)
             changes["target_acceptance_rate"] = target
