@@ -1,5 +1,6 @@
 """What is shown runs: doctests of every module, README's Python, pages, the examples."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -36,6 +37,57 @@ def test_public_names_are_documented(name):
     documentation = getattr(en, name).__doc__
     assert documentation
     assert documentation.strip()
+
+
+GIVE = ("problems.append", "found.append", "notes.append", "Failure", "self._fail")
+
+
+def messages(module: str) -> list[str]:
+    """The warnings that a module can give, as they stand in its source, with … for numbers."""
+    found = []
+    for node in ast.walk(ast.parse((ROOT / "energia" / module).read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in GIVE:
+            found += node.args
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.List):
+            found += node.value.elts
+        elif isinstance(node, ast.Return) and ast.unparse(node).startswith("return f'the weights"):
+            found.append(node.value)
+        elif isinstance(node, ast.Assign | ast.AugAssign):
+            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+            value = node.value
+            if ast.unparse(target) in ("problems", "note"):
+                found += value.elts if isinstance(value, ast.Tuple) else [value]
+    parts = [n.values if isinstance(n, ast.JoinedStr) else [n] for n in found]
+    texts = [
+        "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in part)
+        for part in parts
+        if any(isinstance(p, ast.Constant) and isinstance(p.value, str) for p in part)
+    ]
+    return [text for text in texts if " " in text]
+
+
+@pytest.mark.parametrize(
+    ("module", "at_least"),
+    [
+        ("diagnostics/_diagnose.py", 14),
+        ("diagnostics/_tempering.py", 4),
+        ("evaluate/_estimate.py", 2),
+        ("evaluate/_exact.py", 1),
+        ("evaluate/_sides.py", 1),
+        ("evaluate/_stepping.py", 3),
+        ("training/_monitor.py", 3),
+        ("training/_run.py", 2),
+    ],
+)
+def test_every_warning_is_explained(module, at_least):
+    page = " ".join((ROOT / "docs" / "troubleshooting.md").read_text().split())
+    found = messages(module)
+    assert len(found) >= at_least, found
+    for text in found:
+        # what is wrong, up to the advice, without numbers
+        parts = re.split(r"…|: |; | \(", text)
+        told = max(parts[: max(2, len(parts) // 2)], key=len).strip(" ,(")
+        assert told in page, text
 
 
 @pytest.mark.smoke
