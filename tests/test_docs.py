@@ -52,10 +52,9 @@ def messages(module: str) -> list[str]:
             found += node.value.elts
         elif isinstance(node, ast.Return) and ast.unparse(node).startswith("return f'the weights"):
             found.append(node.value)
-        elif isinstance(node, ast.Assign | ast.AugAssign):
-            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+        elif isinstance(node, ast.Assign):
             value = node.value
-            if ast.unparse(target) in ("problems", "note"):
+            if ast.unparse(node.targets[0]) in ("problems", "note"):
                 found += value.elts if isinstance(value, ast.Tuple) else [value]
     parts = [n.values if isinstance(n, ast.JoinedStr) else [n] for n in found]
     texts = [

@@ -299,6 +299,11 @@ def test_first_in_first_out(key):
         np.testing.assert_allclose(moved, 0, atol=1e-6)
 
 
+def test_a_policy_that_no_buffer_has():
+    with pytest.raises(ValueError, match=r"policy= must be one of .*, got 'lifo'"):
+        en.objectives.ReplayBuffer({"x": jnp.zeros(3)}, "lifo")
+
+
 def test_a_reservoir_is_an_even_draw_of_all_samples(key):
     size, rows, turns = 50, 10, 20
 

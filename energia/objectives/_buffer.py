@@ -11,6 +11,12 @@ POLICIES = ("slots", "fifo", "reservoir")
 MAX_COUNT = 2**30  # counted no further, in 32 bits
 
 
+def check_policy(policy: str, name: str) -> None:
+    """Raise where a policy is none that buffers know."""
+    if policy not in POLICIES:
+        raise ValueError(f"{name}= must be one of {POLICIES}, got {policy!r}")
+
+
 class ReplayBuffer(eqx.Module):
     """Values of variables in a fixed number of slots, on the device.
 
@@ -37,6 +43,7 @@ class ReplayBuffer(eqx.Module):
     count: jax.Array | None
 
     def __init__(self, values: Values, policy: str = "slots", count: ArrayLike | None = None):
+        check_policy(policy, "policy")
         self.values, self.policy, self.count = values, policy, None
         if policy != "slots":
             self.count = jnp.asarray(self.size if count is None else count, jnp.int32)

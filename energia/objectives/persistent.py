@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
 from energia.objectives import _chains
-from energia.objectives._buffer import POLICIES, ReplayBuffer
+from energia.objectives._buffer import ReplayBuffer, check_policy
 from energia.objectives._objective import conditioned, registry, rows_in, steps
 from energia.objectives.contrastive import Contrastive
 from energia.samplers import Langevin
@@ -102,10 +102,7 @@ class PCD(Contrastive):
     reinit_prob: jax.Array = eqx.field(default=0.05, converter=as_float, kw_only=True)
 
     def __check_init__(self):
-        if self.buffer_policy not in POLICIES:
-            raise ValueError(
-                f"buffer_policy= must be one of {POLICIES}, got {self.buffer_policy!r}"
-            )
+        check_policy(self.buffer_policy, "buffer_policy")
         check_count(self.buffer_size, "buffer_size", 1)
         if is_concrete(self.reinit_prob) and not 0 <= float(self.reinit_prob) <= 1:
             raise ValueError(f"reinit_prob= must lie in [0, 1], got {self.reinit_prob}")
