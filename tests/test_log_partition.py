@@ -409,7 +409,7 @@ def test_what_cannot_run_is_refused(key):
         ({"reference": en.Ring()}, "nobody knows exact draws"),
         ({"num_steps": 0}, "num_steps= must be at least 1"),
         ({"num_chains": 1}, "num_chains= must be at least 2"),
-        ({"levels": [0.0, 0.5, 0.4, 1.0]}, "without turning back"),
+        ({"levels": [0.0, 0.5, 0.4, 1.0]}, r"and then 0.4, at levels\[2\]"),
         ({"levels": [0.0, 0.5]}, "from 0 to 1"),
         (other, "a reference of the target's"),
     ):
@@ -425,6 +425,9 @@ def test_what_cannot_run_is_refused(key):
     unknown = en.energy(lambda y: y**2)
     with pytest.raises(ValueError, match="the support of 'y'"):
         log_partition(unknown)
+    half = en.energy(x=en.Real((2,)))(lambda x: jnp.sum(jnp.sqrt(x + 1) + x**2))
+    with pytest.raises(ValueError, match=r"the energy is NaN where \d+ of 128 chains.*'x': \["):
+        log_partition(half, "ais", key=key)
 
 
 def test_other_numbers_compile_nothing(compilations: Counter):

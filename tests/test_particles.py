@@ -1,6 +1,7 @@
 """Particle samplers: sequential Monte Carlo, annealing along a path, simulated annealing."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,29 @@ def test_minimize_within_bounds() -> None:
     exact = np.min(np.cos(3 * grid) + 0.1 * (grid - 5) ** 2)
     lowest = en.minimize(energy, key=jax.random.key(0), num_particles=16)
     np.testing.assert_allclose(lowest.energy, exact, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("energy", "found"),
+    [
+        (en.energy(x=en.Real())(lambda x: x), lambda x: x < -1e6),
+        (en.energy(x=en.Real())(lambda x: -jnp.log(x)), lambda x: x > 1e6),  # NaN below 0
+        (en.energy(x=en.Positive())(lambda x: -x), lambda x: x > 1e3),
+    ],
+    ids=["line", "logarithm", "half line"],
+)
+def test_minimize_without_a_minimum(energy: en.Energy, found: Callable[[float], bool]) -> None:
+    with pytest.warns(en.ConvergenceWarning, match="it may fall without bound"):
+        lowest = en.minimize(energy, key=jax.random.key(0), num_particles=16)
+    assert found(float(lowest.position["x"]))
+
+
+@pytest.mark.parametrize("support", [en.Positive(), en.Interval(0.0, 1.0)], ids=repr)
+def test_minimize_towards_a_bound(support: en.Support) -> None:
+    """An energy that falls to a bound, which it never reaches, is bounded below."""
+    energy = en.energy(x=support)(lambda x: x)
+    lowest = en.minimize(energy, key=jax.random.key(0), num_particles=16)
+    assert 0 < lowest.energy < 1e-3
 
 
 @pytest.mark.parametrize(

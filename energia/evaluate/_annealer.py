@@ -169,6 +169,15 @@ class Pilot:
         fixed = self.bridge, self.kernel, self.tuning, None, plan
         run = _annealing.run(*fixed, self.starts, 0.0, self.key)
         if not run.reached:
+            lost = np.isnan(np.asarray(_at_target(self.bridge, run.positions)))
+            if lost.any():
+                one = int(np.argmax(lost))
+                first = {n: np.asarray(rows)[one].tolist() for n, rows in run.positions.items()}
+                raise ValueError(
+                    f"the energy is NaN where {int(lost.sum())} of {len(lost)} chains of the pilot "
+                    f"run stand, one of them at {first} (unconstrained): declare the support with "
+                    ".constrain, or give inf in place of NaN where the density is 0"
+                )
             raise ValueError(
                 f"the pilot run went through {run.num_levels} levels and reached only s = "
                 f"{run.spacing[-1]:.3g} of the path from 0 to 1: the reference is too far from "
@@ -234,6 +243,11 @@ def _starts(between: Bridge, keys: jax.Array) -> Values:
 @eqx.filter_jit
 def _at_start(between: Bridge) -> jax.Array:
     return between.log_partition()
+
+
+@eqx.filter_jit
+def _at_target(between: Bridge, positions: Values) -> jax.Array:
+    return jax.vmap(lambda x: between.at_target()[0](**x))(positions)
 
 
 @eqx.filter_jit

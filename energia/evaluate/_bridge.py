@@ -212,10 +212,14 @@ def coordinates(path: Path, levels: Sequence[float] | np.ndarray) -> np.ndarray:
         )
     sign = np.sign(known[-1] - known[0])
     ends = np.isclose(given[[0, -1]], known[[0, -1]], rtol=1e-5, atol=1e-7)
-    if not ends.all() or not np.all(np.diff(sign * given) > 0):
+    back = np.flatnonzero(np.diff(sign * given) <= 0)
+    if not ends.all() or back.size:
+        got = f"{given[0]:.6g} to {given[-1]:.6g}"
+        if ends.all():
+            at = int(back[0])
+            got = f"{given[at]:.6g} and then {given[at + 1]:.6g}, at levels[{at + 1}]"
         raise ValueError(
-            f"{what}, from {known[0]:.6g} to {known[-1]:.6g} without turning back; got "
-            f"{given[0]:.6g} to {given[-1]:.6g}"
+            f"{what}, from {known[0]:.6g} to {known[-1]:.6g} without turning back; got {got}"
         )
     s = np.interp(sign * given, sign * known, np.linspace(0, 1, known.size))
     s[0], s[-1] = 0.0, 1.0

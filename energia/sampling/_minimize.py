@@ -1,17 +1,23 @@
 """The verb `minimize`."""
 
 import dataclasses
+import warnings
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
-from energia._types import put
+from energia._types import Values, put, strong_tree
+from energia.diagnostics import ConvergenceWarning
 from energia.energies._energy import Energy
+from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path
 from energia.samplers._sampler import Minimiser, Sampler, registry
 from energia.sampling._draws import Draws
 from energia.sampling._sample import sample
+
+LOWER = 1e-3  # of the energy, or of one nat: what counts as lower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +58,9 @@ def minimize(
         init: starts, as `sample` takes them; shape (num_particles, \*shape), or (\*shape) for all.
 
     Returns:
-        A `Minimum`: `.position` by variable name, `.energy`, and all `.draws`.
+        A `Minimum`: `.position` by variable name, `.energy`, and all `.draws`. A
+        `ConvergenceWarning` tells of an energy that is lower still at twice the coordinates (of
+        continuous variables, unconstrained): it may have no minimum.
 
     Raises:
         TypeError: for an energy, a sampler or a key of the wrong kind.
@@ -77,6 +85,29 @@ def minimize(
             f"{config!r}, whose draws follow a law: that is en.sample's"
         )
     draws = sample(energy, config, key=key, num_chains=1, num_samples=num_particles, init=init)
-    best = int(np.argmax(np.asarray(draws.stats["lp"][0])))
+    lp = np.asarray(draws.stats["lp"][0])
+    best = int(np.argmax(np.where(np.isnan(lp), -np.inf, lp)))
     position = {name: put(np.asarray(value[0, best])) for name, value in draws.positions.items()}
-    return Minimum(position, -float(draws.stats["lp"][0, best]), draws)
+    lowest = Minimum(position, -float(lp[best]), draws)
+    beyond = float(_beyond(strong_tree(energy), position))
+    if beyond < lowest.energy - LOWER * max(1.0, abs(lowest.energy)) or lowest.energy == -np.inf:
+        problem = (
+            f"the lowest energy found is {lowest.energy:.6g}, and at twice the coordinates it is "
+            f"{beyond:.6g}: it may fall without bound; bound the variables by .constrain, or add "
+            "an energy that holds them"
+        )
+        warnings.warn(ConvergenceWarning(problem), stacklevel=2)
+    return lowest
+
+
+@eqx.filter_jit
+def _beyond(energy: Energy, position: Values) -> jax.Array:
+    """The energy at twice the unconstrained coordinates of what is continuous."""
+    free = Unconstrained(energy)
+    supports = energy.supports
+    values = free.unconstrain(position)
+    for name, value in values.items():
+        support = supports[name]
+        if support is None or not support.discrete:
+            values[name] = 2 * value
+    return energy(**free.constrain(values)[0])
