@@ -297,17 +297,20 @@ def main():
     parser.add_argument("--problems", nargs="+", choices=SCORES, default=["product"])
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
     parser.add_argument("--objective", default="dsm", help="'dsm' or 'drl'")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--num-steps", type=int, default=6000)
-    parser.add_argument("--num-samples", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, help="1; 5 if full")
+    parser.add_argument("--num-steps", type=int, help="training steps: 6000; 15,000 if full")
+    parser.add_argument("--num-samples", type=int, help="draws: 1000; 2000 if full")
     parser.add_argument("--full", action="store_true", help="the published network, five seeds")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."))
     arguments = parser.parse_args()
     size = {"width": 64, "depth": 2, "embedding": 16, "batch_size": 256, "learning_rate": 6e-3}
+    size |= {"seeds": 1, "num_steps": 6000, "num_samples": 1000}
     if arguments.full:
         size = {"width": 128, "depth": 4, "embedding": 32, "batch_size": 1000}
         size |= {"learning_rate": 2e-3, "seeds": 5, "num_steps": 15_000, "num_samples": 2000}
-    vars(arguments).update(size)
+    for name, value in size.items():
+        if getattr(arguments, name, None) is None:  # what was given stays
+            setattr(arguments, name, value)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for problem in arguments.problems:
         run(problem, arguments)

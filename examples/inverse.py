@@ -6,8 +6,8 @@ grain of the pictures, it is the prior of two posteriors that it was not trained
     inpainting = digits.substitute(x=completed).condition(known=upper_half)    # over `missing`
     deblurring = digits + likelihood.condition(seen=blurred)                   # over `x`
 
-Both are sampled twice with as many gradients: by a kernel alone, in 24 chains, and by parallel
-tempering with that kernel, in 4 chains along 6 noise levels. R-hat and effective sample sizes tell
+Both are sampled twice with as many gradients: by a kernel alone, in 48 chains, and by parallel
+tempering with that kernel, in 4 chains along 12 noise levels. R-hat and effective sample sizes tell
 which chains are to be trusted; the posterior mean is set beside that of a normal prior with the
 data's mean and covariance, and 90% intervals are counted that hold the true pixel.
 
@@ -29,7 +29,7 @@ from _digits import SCALE, Network, learn
 import energia as en
 
 GRAIN = 0.2  # noise of the pictures, where a pixel runs from -1 to 1
-LEVELS = jnp.geomspace(0.6, GRAIN, 6)  # which replicas move along
+LEVELS = jnp.geomspace(0.6, GRAIN, 12)  # which replicas move along
 TRAINED = jnp.geomspace(4.0, GRAIN, 16)
 OBJECTIVES = {
     "dsm": en.objectives.DSM(sigma=TRAINED),
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    width, num_steps, num_samples, count = 128, 3000, 200, 2
+    width, num_steps, num_samples, count = 128, 3000, 500, 2
     if options.full:
         width, num_steps, num_samples, count = 256, 20_000, 4000, 20
     num_steps, count = options.num_steps or num_steps, options.count or count

@@ -1,5 +1,6 @@
 """Failures of training: named at the step where they began, rolled back; healthy runs go on."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -54,6 +55,7 @@ STEPS = np.arange(3000.0)
         ({"loss": 1.01**STEPS}, 805, "energies explode"),
         ({"spread": np.maximum(np.exp(-STEPS / 100), 1e-6)}, 300, "samples collapse"),
         ({"positives": 1.001**STEPS}, 1976, "higher energies"),
+        ({"gradient_norm": np.maximum(1000 - STEPS, 0)}, 1000, "gradient is exactly zero"),
     ],
 )
 def test_what_fails_is_named_where_it_began(columns, began, text):
@@ -151,6 +153,17 @@ def test_chains_without_noise_collapse():
     began = int(str(result.stopped).split()[2])
     assert np.all(result.history["spread"][began:] <= 0.05)
     assert result.history["spread"][began - 1] > 0.05
+
+
+@pytest.mark.slow
+def test_a_network_whose_units_are_switched_off_is_told(key):
+    """By one step that is far too large; a healthy one goes on."""
+    network = en.MLPEnergy(2, width=16, depth=2, activation=jax.nn.relu, key=key)
+    for rate, dies in ((1.0, True), (1e-3, False)):
+        told = pytest.warns(en.TrainingWarning, match="gradient is exactly zero")
+        with told if dies else contextlib.nullcontext():
+            fit = train(network, objective="dsm", num_steps=3000, optimizer=optax.adam(rate))
+        assert (len(fit.history["loss"]) < 3000) == dies
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ EXPLODED_STEPS = 8
 NARROW = 0.05
 NARROW_STEPS = 512
 WRONG_SIGN_STEPS = 1024
+STILL_STEPS = 512
 RISE = 1.1
 
 
@@ -33,7 +34,8 @@ def find(history: Mapping[str, np.ndarray], entries: int, ended: bool) -> Failur
 
     Args:
         history: one number a step; looked at are `loss`, `positives` and `negatives` (mean energies
-            of data and samples) and `spread` (the deviation of samples over that of the data).
+            of data and samples), `spread` (the deviation of samples over that of the data) and
+            `gradient_norm`.
         entries: how many numbers a datum has: energies grow with them.
         ended: whether the next step is not finite, so that the history will be no longer.
     """
@@ -50,7 +52,7 @@ def find(history: Mapping[str, np.ndarray], entries: int, ended: bool) -> Failur
             "step_size of the sampler or more of its steps",
             roll_back=True,
         )
-    return _narrow(history) or _wrong_sign(history, entries)
+    return _narrow(history) or _wrong_sign(history, entries) or _still(history)
 
 
 def calm(history: Mapping[str, np.ndarray], entries: int) -> bool:
@@ -96,6 +98,18 @@ def _wrong_sign(history: Mapping[str, np.ndarray], entries: int) -> Failure | No
         f"the data have higher energies than the samples, and more and more so (by {after:.3g} "
         "nats): training drives them apart. What usually helps: the sign of the optimiser or of "
         "the energy, a lower learning rate, a sampler with a Metropolis step",
+    )
+
+
+def _still(history: Mapping[str, np.ndarray]) -> Failure | None:
+    still = _trailing(history.get("gradient_norm", np.ones(0)) == 0)
+    if still < STILL_STEPS:
+        return None
+    return Failure(
+        len(history["loss"]) - still,
+        "the gradient is exactly zero: no parameter matters to the loss any more, as where every "
+        "unit of a network is switched off. What usually helps: a lower learning rate, a smooth "
+        "activation",
     )
 
 
