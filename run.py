@@ -116,6 +116,9 @@ def run_all(steps, more=None):
     """Run every step, say which failed, and return the first exit code that is not zero."""
     variables = {
         **(more or {}),
+        # A thread for each of the two test processes: small programs on pools of threads that share
+        # the cores take three times as long.
+        "NPROC": "1",
         # What compiles slowly is compiled once and kept for later runs.
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",

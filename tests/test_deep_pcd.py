@@ -24,9 +24,9 @@ def test_the_settings_are_those_of_cold_chains_in_units_of_the_energy():
     usual = PCD(sampler=cold, num_steps=60, energy_regularization=0.01)
     expected = train(NETWORK, ROWS, usual, **settings)
     result = train(800 * NETWORK, ROWS, PCD.deep(), **settings)
-    for name in ("positives", "negatives", "loss"):
-        ratio = result.history[name] / expected.history[name]
-        np.testing.assert_allclose(ratio, 800, rtol=1e-2)
+    for name in ("positives", "negatives", "loss"):  # the loss, a difference, may be near zero
+        scaled, rounding = 800 * expected.history[name], 1e-6 * result.history["positives"].max()
+        np.testing.assert_allclose(result.history[name], scaled, rtol=1e-2, atol=rounding)
     moved = zip(arrays(result.energy.energy), arrays(expected.energy), arrays(NETWORK), strict=True)
     for one, two, start in moved:
         np.testing.assert_allclose(one, two, atol=2e-4)

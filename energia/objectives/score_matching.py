@@ -17,9 +17,7 @@ from energia.objectives._objective import (
     Shapes,
     check_continuous,
     conditioned,
-    mean_over_rows,
     registry,
-    rows_in,
 )
 
 CHUNK = 16  # second derivatives taken side by side, for each row
@@ -43,18 +41,27 @@ class _ScoreMatching(Objective):
     ) -> tuple[jax.Array, None, dict[str, jax.Array]]:
         energy = self.free_energy(energy, batch)
 
-        def row_loss(row: Values, key: jax.Array) -> jax.Array:
+        def flat(row: Values) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
             fixed = {name: row[name] for name in self.given}
             target = conditioned(energy, fixed)
             moving = {name: value for name, value in row.items() if name not in fixed}
             x, unravel = ravel_pytree(target.unconstrain(moving))
-            return self._row_loss(lambda x: target.at(unravel(x)), x, key)
+            return x, lambda x: target.at(unravel(x))
 
-        return mean_over_rows(row_loss, batch, jax.random.split(key, rows_in(batch))), None, {}
+        def row_loss(row: Values, vectors: jax.Array) -> jax.Array:
+            x, energy_at = flat(row)
+            return self._row_loss(energy_at, x, vectors)
+
+        rows = jax.eval_shape(jax.vmap(lambda row: flat(row)[0]), batch)
+        return jnp.mean(jax.vmap(row_loss)(batch, self._vectors(rows, key))), None, {}
+
+    @abc.abstractmethod
+    def _vectors(self, rows: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
+        """Random vectors for every row, of shape (row, vector, entry), by the shape of all rows."""
 
     @abc.abstractmethod
     def _row_loss(
-        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array
+        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, vectors: jax.Array
     ) -> jax.Array:
         """The loss of one row."""
 
@@ -89,8 +96,11 @@ class SM(_ScoreMatching):
         -1.0
     """
 
+    def _vectors(self, rows: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
+        return jnp.zeros((rows.shape[0], 0, rows.shape[1]), rows.dtype)  # every axis is taken
+
     def _row_loss(
-        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array
+        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, vectors: jax.Array
     ) -> jax.Array:
         slope, curve = jax.linearize(jax.grad(energy), x)
 
@@ -155,12 +165,19 @@ class SSM(_ScoreMatching):
     def __check_init__(self):
         check_count(self.num_projections, "num_projections", 1)
 
-    def _row_loss(
-        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array
-    ) -> jax.Array:
+    def _vectors(self, rows: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
+        # drawn for all rows at once: a key for each would cost more than the numbers
         draw = signs if self.projections == "rademacher" else normal
-        vectors = draw(key, (self.num_projections, x.size), x.dtype)
-        slope, curve = jax.linearize(jax.grad(energy), x)
+        return draw(key, (rows.shape[0], self.num_projections, rows.shape[1]), rows.dtype)
+
+    def _row_loss(
+        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, vectors: jax.Array
+    ) -> jax.Array:
+        if self.num_projections == 1:  # a pass of its own is cheaper than one that others share
+            slope, curved = jax.jvp(jax.grad(energy), (x,), (vectors[0],))
+            second = jnp.sum(vectors[0] * curved)
+        else:
+            slope, curve = jax.linearize(jax.grad(energy), x)
+            second = _total(lambda v: jnp.vdot(v, curve(v)), vectors, x.dtype)
         first = jnp.sum(slope**2) if self.variance_reduction else jnp.mean((vectors @ slope) ** 2)
-        second = _total(lambda v: jnp.vdot(v, curve(v)), vectors, x.dtype)
         return 0.5 * first - second / self.num_projections
