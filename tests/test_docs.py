@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import build_site
 import numpy as np
 import pytest
 
@@ -113,9 +114,7 @@ def test_the_package_tells_what_is_here_and_checks_itself(tmp_path):
 
 
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 END = "<<< end of a block >>>"
-PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if BLOCK.search(page.read_text()))
 
 
 def agrees(shown: str, printed: str) -> bool:
@@ -147,20 +146,25 @@ def test_what_is_shown_is_compared_with_what_is_printed(shown, printed, same):
     assert agrees(shown, printed) is same
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", build_site.pages(), ids=lambda page: str(page.relative_to(build_site.DOCS))
+)
 def test_pages_print_what_they_show(page, tmp_path):
     """The blocks of a page run one after another, each against the text that follows it."""
-    blocks = BLOCK.findall((ROOT / "docs" / page).read_text())
-    script = tmp_path / "page.py"
-    script.write_text("".join(f"{code}\nprint({END!r})\n" for code, _ in blocks))
-    result = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True
-    )
+    result = build_site.run_page(page, tmp_path, END)
     assert result.returncode == 0, result.stderr
     *printed, rest = result.stdout.split(f"{END}\n")
     assert not rest.strip()
-    for (code, shown), text in zip(blocks, printed, strict=True):
+    for (code, shown), text in zip(build_site.snippets(page), printed, strict=True):
         assert agrees(shown, text), f"{code}\nprints\n{text}\nand not\n{shown}"
+    from matplotlib.image import imread
+
+    for picture in tmp_path.glob("*.png"):
+        assert np.std(imread(picture)) > 0.02, picture.name
+        shown = build_site.DOCS / "images" / picture.name
+        assert f"images/{picture.name})" in page.read_text(), picture.name
+        assert shown.exists(), f"python tools/build_site.py --pictures {page.name}"
+        assert shown.stat().st_size < 60_000, picture.name
 
 
 @pytest.mark.slow
