@@ -58,9 +58,12 @@ def take_pictures(page):
         result = run_page(page, Path(folder))
         if result.returncode:
             sys.exit(f"{page}: {result.stderr}")
+        from PIL import Image  # comes with Matplotlib
+
         for picture in Path(folder).glob("*.png"):
-            shutil.copy(picture, DOCS / "images")
-            print(f"docs/images/{picture.name}, {picture.stat().st_size / 1000:.0f} kB")
+            saved = DOCS / "images" / picture.name
+            Image.open(picture).convert("RGB").quantize(64).save(saved, optimize=True)
+            print(f"docs/images/{saved.name}, {saved.stat().st_size / 1000:.0f} kB")
 
 
 # --- pages of examples
