@@ -162,3 +162,61 @@ def test_the_search_knows_parallel_tempering(site):
     index = json.loads((site / "search.json").read_text(encoding="utf-8"))
     found = [entry for entry in index["items"] if "parallel tempering" in json.dumps(entry).lower()]
     assert found
+
+
+NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")
+MEASURED = ("benchmarks.md", "choose-objective.md", "choose-sampler.md")
+
+
+def numbers(text: str) -> list[str]:
+    return [
+        number.replace("−", "-").replace(",", "").lstrip("+") for number in NUMBER.findall(text)
+    ]
+
+
+def tables(page: Path):
+    """Cells with numbers of each section, and the result files that the section names."""
+    for section in re.split(r"^#+ ", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        files = re.findall(r"`benchmarks/results/([\w.-]+)`", section)
+        rows = [
+            line.strip("|\n").split("|")[1:] for line in section.splitlines() if line[:1] == "|"
+        ]
+        cells = [cell for row in rows[2:] for cell in row]
+        if files and cells:
+            yield files, cells
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_numbers_stand_in_the_results(name):
+    """Each number of a table is one of the file that its section names, rounded."""
+    found = list(tables(DOCS / name))
+    assert found
+    for files, cells in found:
+        results = ROOT / "benchmarks" / "results"
+        text = " ".join((results / file).read_text(encoding="utf-8") for file in files)
+        measured = [float(number) for number in numbers(text)]
+        for cell in cells:
+            for number in numbers(re.sub(r"`[^`]*`.*", "", cell)):
+                half = 0.5 * 10.0 ** -len(number.partition(".")[2]) * 1.001
+                near = min(abs(value - float(number)) for value in measured)
+                assert near <= half, f"{number} of {cell!r} is in none of {files}"
+
+
+def test_every_reference_is_one_of_a_docstring():
+    """A paper of the page is named by the docstring of something that it gave something to."""
+    sources = " ".join(
+        " ".join(path.read_text(encoding="utf-8").split())
+        for path in (ROOT / "energia").rglob("*.py")
+    )
+    page = (DOCS / "references.md").read_text(encoding="utf-8")
+    cited = [
+        each.strip()
+        for row in re.findall(r"^\| (.*?) \| .* \|$", page, re.MULTILINE)
+        for each in row.split(";")
+        if re.search(r"\(\d{4}\)", each)
+    ]
+    assert len(cited) > 50
+    for each in cited:
+        start = re.match(r".*?\(\d{4}\), \S+ \S+", each)
+        assert start, each
+        assert start[0] in sources, each

@@ -156,7 +156,7 @@ def build(folder):
     shutil.copytree(DOCS, folder / "docs")
     tutorials(folder / "docs" / "tutorials")
     shutil.copy(ROOT / "mkdocs.yml", folder)  # Zensical works where this file is
-    for name in ("energia", "tools"):
+    for name in ("energia", "tools", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(["tools", str(ROOT)])}
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
