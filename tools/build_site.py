@@ -111,7 +111,7 @@ def tutorial(example, folder):
     told = ast.get_docstring(ast.parse(source)) or ""
     title, _, text = told.partition("\n")
     run, name = stored(example), f"examples/{example.name}"
-    parts = [f"# {title.rstrip('.')}", text.strip()]
+    parts = [f"# {title.rstrip('.')}", text.strip("\n")]
     if run is None:
         pictures = [f"../images/{each}.png" for each in COMMITTED.get(example.stem, [example.stem])]
         pictures = [each for each in pictures if (folder / each).exists()]
@@ -158,7 +158,8 @@ def build(folder):
     shutil.copy(ROOT / "mkdocs.yml", folder)  # Zensical works where this file is
     for name in ("energia", "tools", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(["tools", str(ROOT)])}
+    paths = os.pathsep.join(["tools", str(ROOT)])
+    variables = {**os.environ, "PYTHONPATH": paths, "NO_COLOR": "1"}
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     subprocess.run(command, cwd=folder, env=variables, check=True, **output)

@@ -58,7 +58,7 @@ def function(name: str, value: Any, first: list[str] | None = None) -> griffe.Fu
             griffe.Parameter(
                 p.name,
                 kind=griffe.ParameterKind(p.kind.description),
-                annotation=inspect.formatannotation(p.annotation) if typed else None,
+                annotation=annotation(p.annotation) if typed else None,
                 default=None if required else repr(p.default),
             )
         )
@@ -66,3 +66,8 @@ def function(name: str, value: Any, first: list[str] | None = None) -> griffe.Fu
     if name != "__init__":
         made.docstring = griffe.Docstring(inspect.getdoc(value) or "", parent=made)
     return made
+
+
+def annotation(value: Any) -> str:
+    """An annotation in short: `Energy | None`."""
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", inspect.formatannotation(value))
