@@ -92,7 +92,7 @@ def execute(example):
     folder.mkdir(parents=True)
     print(f"running {example.name}", flush=True)
     start = time.perf_counter()
-    command = [sys.executable, str(example), "--out", str(folder)]
+    command = [sys.executable, str(example), "--out", "."]
     result = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         sys.exit(f"{example.name} failed: its message stands above")
@@ -108,31 +108,44 @@ def execute(example):
 def tutorial(example, folder):
     """Write the page of an example and return its title."""
     source = example.read_text(encoding="utf-8")
-    told = ast.get_docstring(ast.parse(source)) or ""
-    title, _, text = told.partition("\n")
-    run, name = stored(example), f"examples/{example.name}"
-    parts = [f"# {title.rstrip('.')}", text.strip("\n")]
+    title, _, text = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
+    name, run = example.stem, stored(example)
+    printed = ""
     if run is None:
-        pictures = [f"../images/{each}.png" for each in COMMITTED.get(example.stem, [example.stem])]
-        pictures = [each for each in pictures if (folder / each).exists()]
-        parts.append(
-            '!!! note "Not run"\n    This site was built without running the script as it is now; '
-            "`python3 run.py docs --execute` does."
-            + " Pictures are of an earlier run."
-            * any(pictures)
+        drawn = [f"../images/{each}.png" for each in COMMITTED.get(name, [name])]
+        drawn = [each for each in drawn if (folder / each).exists()]
+        note = (
+            "This site was built without running the script: `python3 run.py docs --execute` does."
         )
+        note += " The pictures are of an earlier run." if drawn else ""
+        text += f'\n\n!!! note "Not run"\n\n    {note}'
     else:
-        shutil.copytree(CACHE / example.stem, folder / example.stem, dirs_exist_ok=True)
-        pictures = [
-            f"{example.stem}/{p.name}" for p in sorted((folder / example.stem).glob("*.png"))
-        ]
-    parts += [f"![what {example.name} draws: {Path(each).stem}]({each})" for each in pictures]
-    if run is not None:
-        (folder / example.stem / "run.json").unlink()
-        parts.append(f"## What it prints\n\nIn {run['seconds']} seconds on {run['cores']} cores:")
-        parts.append(f"```text\n{run['output'].strip()}\n```")
-    parts.append(f'## The script\n\n```py title="{name}"\n{source.strip()}\n```')
-    (folder / f"{example.stem}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        shutil.copytree(CACHE / name, folder / name, ignore=shutil.ignore_patterns("*.json"))
+        saved = sorted((folder / name).glob("*.png"), key=lambda path: path.stat().st_mtime)
+        drawn = [f"{name}/{path.name}" for path in saved]
+        printed = f"""## What it prints
+
+In {run["seconds"]} seconds on {run["cores"]} cores:
+
+```text
+{run["output"].strip()}
+```
+"""
+    pictures = "\n\n".join(f"![what it draws: {Path(each).stem}]({each})" for each in drawn)
+    page = f"""# {title.rstrip(".")}
+
+{text.strip(chr(10))}
+
+{pictures}
+
+{printed}
+## The script
+
+```py title="examples/{example.name}"
+{source.strip()}
+```
+"""
+    (folder / f"{name}.md").write_text(page, encoding="utf-8")
     return title
 
 
