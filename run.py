@@ -4,6 +4,7 @@
     python3 run.py test [PYTEST ARGS]     ruff, pyright, and every test that is not slow
     python3 run.py test --all [...]       the same with the slow tests
     python3 run.py smoke [PYTEST ARGS]    a smoke subset on the newest Python found
+    python3 run.py docs [--execute]       the documentation, in site/; with the examples run anew
 
 The tests run under XLA flags that compile fast (variable XLA_FLAGS: yours, where it is set), the
 smoke subset under XLA's own.
@@ -26,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 OLDEST = "3.11"
 KNOWN = ("3.14", "3.13", "3.12", "3.11")  # looked for, newest first
-EXTRAS = {"quickstart": "examples", "test": "test", "smoke": "test"}
+EXTRAS = {"quickstart": "examples", "test": "test", "smoke": "test", "docs": "docs"}
 # Most of the tests' time is XLA's, for programs that run for a moment: its older emitters and LLVM
 # at level 1 compile them faster. At level 0 what samples runs slower than this saves.
 COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
@@ -53,7 +54,7 @@ def main(argv):
         if task == "smoke":
             return smoke(arguments)
         python = environment(ROOT / ".venv", sys.executable, EXTRAS[task])
-        return test(python, arguments) if task == "test" else quickstart(python, arguments)
+        return {"quickstart": quickstart, "test": test, "docs": docs}[task](python, arguments)
     except Failure as failure:
         print(f"run.py: {failure}", file=sys.stderr)
         return 1
@@ -94,6 +95,11 @@ def smoke(arguments):
         folder = ROOT / f".venv-{short(version)}"
     python = environment(folder, newest, EXTRAS["smoke"])
     return run_all({"pytest -m smoke": [*pytest(python), "-m", "smoke", *arguments]})
+
+
+def docs(python, arguments):
+    """Build the documentation; a warning is an error."""
+    return run_all({"the documentation": [python, "tools/build_site.py", *arguments]})
 
 
 def pytest(python):

@@ -4,13 +4,17 @@ from energia.plot._curves import histograms, reliability, traces
 from energia.plot._factor_graph import factor_graph
 from energia.plot._images import images, strips
 from energia.plot._landscape import landscape
+from energia.plot._runs import ranks, swaps, training
 
 __all__ = [
     "factor_graph",
     "histograms",
     "images",
     "landscape",
+    "ranks",
     "reliability",
     "strips",
+    "swaps",
     "traces",
+    "training",
 ]

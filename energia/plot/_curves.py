@@ -92,15 +92,7 @@ def traces(values: Mapping[str, Any], *, names: Sequence[str] | None = None) -> 
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['x[0]', 'x[1]']
     """
-    names = list(values) if names is None else list(names)
-    if unknown := [name for name in names if name not in values]:
-        raise ValueError(f"names= has {unknown}; there are {sorted(values)}")
-    panels = [panel for name in names for panel in _panels(name, np.asarray(values[name], float))]
-    if not 1 <= len(panels) <= PANELS:
-        raise ValueError(
-            f"traces() draws 1 to {PANELS} panels, and {names} have {len(panels)} entries: names= "
-            "chooses, and {name: array[:, :, index]} is one entry"
-        )
+    panels = panels_of(values, names, "traces")
     figure = blank(6.0, 0.5 + 1.0 * len(panels), layout="constrained")
     rows = figure.subplots(len(panels), 1, sharex=False, squeeze=False)[:, 0]
     for axes, (name, lines) in zip(rows, panels, strict=True):
@@ -116,6 +108,22 @@ def traces(values: Mapping[str, Any], *, names: Sequence[str] | None = None) -> 
     rows[-1].set_xlabel("step" if panels[-1][1].shape[0] == 1 else "draw", fontsize=9, color=INK)
     figure.align_ylabels(rows)
     return figure
+
+
+def panels_of(
+    values: Mapping[str, Any], names: Sequence[str] | None, function: str
+) -> list[tuple[str, np.ndarray]]:
+    """A label and lines, shape (chain, step), for each entry of the arrays that are named."""
+    names = list(values) if names is None else list(names)
+    if unknown := [name for name in names if name not in values]:
+        raise ValueError(f"names= has {unknown}; there are {sorted(values)}")
+    panels = [panel for name in names for panel in _panels(name, np.asarray(values[name], float))]
+    if not 1 <= len(panels) <= PANELS:
+        raise ValueError(
+            f"{function}() draws 1 to {PANELS} panels, and {names} have {len(panels)} entries: "
+            "names= chooses, and {name: array[:, :, index]} is one entry"
+        )
+    return panels
 
 
 def _panels(name: str, array: np.ndarray) -> list[tuple[str, np.ndarray]]:
