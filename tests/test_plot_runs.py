@@ -100,7 +100,7 @@ def test_swaps_refuse_other_draws(tempered):
 
 
 def test_a_training_is_drawn_whole(trained):
-    figure = plot.training(trained)
+    figure = trained.plot()  # plot.training of it
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:2] == ["loss", "energy [nats]"]
     shown = {

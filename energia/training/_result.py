@@ -50,6 +50,20 @@ class Fit(Generic[Model]):
             for step, row in enumerate(zip(*columns, strict=True), start=1):
                 table.writerow([step, *("" if value != value else value for value in row)])
 
+    def plot(self) -> Any:
+        """Draw the course of the training: `en.plot.training`.
+
+        Returns:
+            A `matplotlib.figure.Figure`: `.savefig(path)` writes it.
+
+        Raises:
+            ValueError: for a fit of no steps.
+            ImportError: without Matplotlib.
+        """
+        from energia.plot import training  # above this layer, and with Matplotlib
+
+        return training(self)
+
     def __repr__(self) -> str:
         last = self.history["loss"][-1] if self.num_steps else float("nan")
         return f"Fit({self.energy._formula()}; {self.num_steps} steps, last loss {last:.4g})"
