@@ -26,7 +26,11 @@ Projections = Literal["rademacher", "gaussian"]
 
 
 class _ScoreMatching(Objective):
-    """What forms of score matching share: the energy of one row, in one vector."""
+    """What forms of score matching share: the gradients of all rows, each in one vector.
+
+    Derivatives are taken of the rows together. Side by side, row by row, they are the same and take
+    up to a fifth longer.
+    """
 
     def check(self, energy: Energy, data: Shapes) -> None:
         self.free_energy(energy, data)
@@ -48,22 +52,17 @@ class _ScoreMatching(Objective):
             x, unravel = ravel_pytree(target.unconstrain(moving))
             return x, lambda x: target.at(unravel(x))
 
-        def row_loss(row: Values, vectors: jax.Array) -> jax.Array:
-            x, energy_at = flat(row)
-            return self._row_loss(energy_at, x, vectors)
+        def slopes(x: jax.Array) -> jax.Array:
+            return jax.vmap(lambda row, x: jax.grad(flat(row)[1])(x))(batch, x)
 
-        rows = jax.eval_shape(jax.vmap(lambda row: flat(row)[0]), batch)
-        return jnp.mean(jax.vmap(row_loss)(batch, self._vectors(rows, key))), None, {}
-
-    @abc.abstractmethod
-    def _vectors(self, rows: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
-        """Random vectors for every row, of shape (row, vector, entry), by the shape of all rows."""
+        x = jax.vmap(lambda row: flat(row)[0])(batch)
+        return self._sum(slopes, x, key) / len(x), None, {}
 
     @abc.abstractmethod
-    def _row_loss(
-        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, vectors: jax.Array
+    def _sum(
+        self, slopes: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """The loss of one row."""
+        """The loss, summed over rows, by the gradients at all rows, shape (row, entry)."""
 
 
 @registry.register("sm")
@@ -96,20 +95,18 @@ class SM(_ScoreMatching):
         -1.0
     """
 
-    def _vectors(self, rows: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
-        return jnp.zeros((rows.shape[0], 0, rows.shape[1]), rows.dtype)  # every axis is taken
-
-    def _row_loss(
-        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, vectors: jax.Array
+    def _sum(
+        self, slopes: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array
     ) -> jax.Array:
-        slope, curve = jax.linearize(jax.grad(energy), x)
+        slope, curve = jax.linearize(slopes, x)
 
         # what the derivative of the loss needs of each entry is computed again, not kept
         @jax.checkpoint
         def second(index: jax.Array) -> jax.Array:
-            return curve(jax.nn.one_hot(index, x.size, dtype=x.dtype))[index]
+            axis = jax.nn.one_hot(index, x.shape[1], dtype=x.dtype)
+            return jnp.sum(curve(jnp.broadcast_to(axis, x.shape))[:, index])
 
-        return 0.5 * jnp.sum(slope**2) - _total(second, jnp.arange(x.size), x.dtype)
+        return 0.5 * jnp.sum(slope**2) - _total(second, jnp.arange(x.shape[1]), x.dtype)
 
 
 def _total(function: Callable[[jax.Array], jax.Array], values: jax.Array, dtype: Any) -> jax.Array:
@@ -165,19 +162,14 @@ class SSM(_ScoreMatching):
     def __check_init__(self):
         check_count(self.num_projections, "num_projections", 1)
 
-    def _vectors(self, rows: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
-        # drawn for all rows at once: a key for each would cost more than the numbers
-        draw = signs if self.projections == "rademacher" else normal
-        return draw(key, (rows.shape[0], self.num_projections, rows.shape[1]), rows.dtype)
-
-    def _row_loss(
-        self, energy: Callable[[jax.Array], jax.Array], x: jax.Array, vectors: jax.Array
+    def _sum(
+        self, slopes: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array
     ) -> jax.Array:
-        if self.num_projections == 1:  # a pass of its own is cheaper than one that others share
-            slope, curved = jax.jvp(jax.grad(energy), (x,), (vectors[0],))
-            second = jnp.sum(vectors[0] * curved)
-        else:
-            slope, curve = jax.linearize(jax.grad(energy), x)
-            second = _total(lambda v: jnp.vdot(v, curve(v)), vectors, x.dtype)
-        first = jnp.sum(slope**2) if self.variance_reduction else jnp.mean((vectors @ slope) ** 2)
+        draw = signs if self.projections == "rademacher" else normal
+        vectors = draw(key, (self.num_projections, *x.shape), x.dtype)
+        slope, curve = jax.linearize(slopes, x)
+        first = jnp.sum(slope**2)
+        if not self.variance_reduction:
+            first = jnp.sum(jnp.sum(vectors * slope, -1) ** 2) / self.num_projections
+        second = _total(lambda v: jnp.sum(v * curve(v)), vectors, x.dtype)
         return 0.5 * first - second / self.num_projections

@@ -16,7 +16,6 @@ from energia.training._precision import Lowered
 
 CHUNK_STEPS = 1024
 TRAINED = ("energy", "learned")
-TINY = 1e-36
 
 
 class Setup(eqx.Module):
@@ -138,9 +137,8 @@ def _step(
     norm = jnp.sqrt(sum(squares, start=jnp.zeros(())))
     updates, optimizer_state = optimizer.update(gradient, train.optimizer_state, trained)
     parameters = eqx.apply_updates(trained, updates)
-    # scaled, so that finite numbers have a finite sum of squares
-    sizes = [jnp.vdot(leaf, TINY * leaf) for leaf in map(jnp.ravel, jax.tree.leaves(parameters))]
-    finite = jnp.all(jnp.isfinite(jnp.stack([value, norm, *sizes])))
+    checks = [value, norm, *jax.tree.leaves(parameters)]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in checks]))
     decay = jnp.minimum(setup.ema_decay, (1.0 + t) / (10.0 + t))
     averages = jax.tree.map(
         lambda old, new: (decay * old + (1 - decay) * new).astype(new.dtype),
