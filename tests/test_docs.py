@@ -54,7 +54,7 @@ def messages(module: str) -> list[str]:
             found.append(node.value)
         elif isinstance(node, ast.Assign):
             value = node.value
-            if ast.unparse(node.targets[0]) in ("problems", "note"):
+            if ast.unparse(node.targets[0]) in ("problem", "problems", "note"):
                 found += value.elts if isinstance(value, ast.Tuple) else [value]
     parts = [n.values if isinstance(n, ast.JoinedStr) else [n] for n in found]
     texts = [
@@ -74,7 +74,8 @@ def messages(module: str) -> list[str]:
         ("evaluate/_exact.py", 1),
         ("evaluate/_sides.py", 1),
         ("evaluate/_stepping.py", 3),
-        ("training/_monitor.py", 3),
+        ("sampling/_minimize.py", 1),
+        ("training/_monitor.py", 4),
         ("training/_run.py", 2),
     ],
 )
