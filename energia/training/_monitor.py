@@ -107,8 +107,8 @@ def _still(history: Mapping[str, np.ndarray]) -> Failure | None:
         return None
     return Failure(
         len(history["loss"]) - still,
-        "the gradient is exactly zero (as where every unit of a network is switched off). What "
-        "usually helps: a lower learning rate, a smooth activation",
+        "the gradient is exactly zero: nothing is learned (as where every unit of a network is "
+        "switched off). What usually helps: a lower learning rate, a smooth activation",
     )
 
 
