@@ -189,3 +189,8 @@ __all__ = [
     "testing",
     "total",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)

@@ -27,6 +27,12 @@ __all__ = [
     "unconstrained",
 ]
 
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)
+
+
 LEVEL = "inverse_temperature"
 
 

@@ -144,7 +144,7 @@ def test_reverse_diffusion_by_a_kernel_along_a_path() -> None:
     ("target", "sampler", "match"),
     [
         (blurred, ReverseDiffusion(), "one energy has none"),
-        (en.Path(blurred, sigma=[0.1, 1.0]), ReverseDiffusion(), "from the noisiest on"),
+        (en.Path(blurred, sigma=[0.1, 1.0]), ReverseDiffusion(), "largest to the smallest; got"),
         (en.Path(blurred, sigma=[1.0]), ReverseDiffusion(), "two levels at least"),
         (
             en.paths.tempering(blurred.condition(sigma=1.0), [2.0, 1.0]),

@@ -435,15 +435,24 @@ def test_progress_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energia.sampling._progress.REFRESH_SECONDS", 0.0)
     stream = Terminal()
     with Progress("NUTS", 10, None, stream) as bar:
-        bar(4, "a long note about something")
+        bar(1)
+        bar(3, "a long note about something")
         bar(6, "short")
     lines = stream.getvalue().removesuffix("\n").split("\r")[1:]
-    assert [line.split()[1:3] for line in lines] == [["40%", "4/10"], ["100%", "10/10"]] * 1 + [
-        ["100%", "10/10"]
-    ]
-    assert len(lines[1]) >= len(lines[0].rstrip())  # what stood there is overwritten
-    assert "left" in lines[0]
+    counts = [["10%", "1/10"], ["40%", "4/10"], ["100%", "10/10"], ["100%", "10/10"]]
+    assert [line.split()[1:3] for line in lines] == counts
+    assert len(lines[2]) >= len(lines[1].rstrip())  # what stood there is overwritten
+    assert "left" not in lines[0]  # the first steps came with compiling, which tells nothing
+    assert "left" in lines[1]
     assert "\n" not in stream.getvalue()[:-1]
+
+
+def test_progress_in_a_notebook() -> None:
+    """Its stream is no terminal, and knows how to go back to the start of a line."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    with Progress("NUTS", 10, None, stream) as bar:
+        bar(10)
+    assert stream.getvalue().startswith("\rNUTS  100%")
 
 
 @quiet

@@ -36,3 +36,8 @@ __all__ = [
     "translate",
     "two_spirals",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)

@@ -22,7 +22,9 @@ def check_names(energy: "Energy", values: Mapping[str, Any]) -> None:
     missing = [name for name in variables if name not in values]
     unknown = [name for name in values if name not in variables]
     problems = [f"misses {missing}"] * bool(missing) + [f"does not know {unknown}"] * bool(unknown)
-    raise TypeError(f"{energy._name} has the variables {variables}; it {' and '.join(problems)}")
+    raise TypeError(
+        f"{energy._formula()} has the variables {variables}; it {' and '.join(problems)}"
+    )
 
 
 def bound(energy: "Energy", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

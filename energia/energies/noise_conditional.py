@@ -25,19 +25,24 @@ class NoiseConditional(Energy):
 
     What `'dsm'` with a ladder and `'drl'` train, and what `en.Path(E, sigma=sigmas)` runs along.
     With the form 'scalar' the energy is the network's value, $E(x, \sigma) = f(x, \sigma)$. With
-    'quadratic' the network gives a datum, as a denoiser does, and
+    'quadratic' the network gives values like x, and
 
     $E(x, \sigma) = \lVert x - f(x, \sigma) \rVert^2 / 2\sigma^2$,
 
     which is bounded from below, and whose scores grow as $1/\sigma$, as those of noised data do,
-    while the network's values have the size of the data.
+    while the network's values have the size of the data. What is learned is the gradient,
+    $(I - \partial f / \partial x)^\top (x - f) / \sigma^2$, so that f has a denoiser's size and is
+    none: the best guess of the datum is $x - \sigma^2 \nabla E$.
 
     With `data_scale`, $s$, the network sees $u = x / \sqrt{s^2 + \sigma^2}$, of about the size of
-    1 at every level, and what it gives is added to what would do for normal data of that scale:
+    1 at every level, and what it gives is added to a first guess:
 
-    $E = \tfrac12 \lVert u \rVert^2 + f(u, \sigma)$ for 'scalar', and for 'quadratic'
+    $E = \tfrac12 \lVert u \rVert^2 + f(u, \sigma)$ for 'scalar', where the guess is exact for
+    normal data of that scale, and for 'quadratic'
     $E = \lVert x - D \rVert^2 / 2\sigma^2$ with
-    $D = \tfrac{s^2}{s^2 + \sigma^2}\, x + \tfrac{s\sigma}{\sqrt{s^2 + \sigma^2}}\, f(u, \sigma)$.
+    $D = \tfrac{s^2}{s^2 + \sigma^2}\, x + \tfrac{s\sigma}{\sqrt{s^2 + \sigma^2}}\, f(u, \sigma)$,
+    where the guess is their posterior mean, and E too flat by the factor
+    $\sigma^2 / (s^2 + \sigma^2)$ until f is trained.
 
     A network that is an energy of one variable, as `en.MLPEnergy` and `en.ConvEnergy` are, gets x
     and the level side by side: joined on the last axis, of an image as further channels, the same

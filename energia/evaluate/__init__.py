@@ -33,3 +33,8 @@ __all__ = [
     "ood_scores",
     "sliced_wasserstein",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)

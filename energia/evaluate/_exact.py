@@ -19,6 +19,7 @@ POINTS = 2**12  # whose energies are held at once
 EDGE = 3.0  # of the grid: entries up to 3·10⁶ in unconstrained space
 FINEST = {1: 16, 2: 12}  # powers of two: intervals along each axis
 TOLERANCE = 2e-5
+FAR = 0.1  # of the integral, that the last unit of the grid may hold
 
 
 class Impossible(ValueError):
@@ -107,10 +108,17 @@ def _quadrature(target: Unconstrained, size: int) -> LogPartition:
             if error < TOLERANCE and last < 100 * TOLERANCE:
                 break
         before = value
-    error += math.exp(min(cut - value, 0.0))
+    far = math.exp(min(cut - value, 0.0))
+    error += far
     if not math.isfinite(value):
         raise ValueError(f"log Z is {value}: the energy is infinite on the whole grid")
     problems = ()
+    if far > FAR:
+        problems = (
+            "exp(-E) may have no integral: the sum over a grid is largest at its ends, and grows "
+            "with it; bound the variables by .constrain, or add an energy that holds them",
+        )
+        return LogPartition(value, math.inf, value, math.inf, None, "quadrature", problems=problems)
     if error > 1e-3:
         problems = (
             f"quadrature has an error of about {error:.2g}: the density does not vanish far out, "

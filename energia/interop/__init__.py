@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["BernoulliRBM", "from_log_density", "from_numpyro", "to_numpyro"]
 
 
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)
+
+
 def __getattr__(name: str) -> Any:
     # its base classes are scikit-learn's, which importing energia must not load
     if name == "BernoulliRBM":

@@ -18,3 +18,8 @@ __all__ = [
     "traces",
     "training",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)

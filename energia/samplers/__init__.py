@@ -74,3 +74,8 @@ __all__ = [
     "names",
     "register",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)

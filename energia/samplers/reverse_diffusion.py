@@ -159,7 +159,7 @@ class ReverseDiffusion(ParticleSampler, AlongPath, Biased):
                     "ReverseDiffusion runs down noise levels of real variables, "
                     f"en.Path(E, {NOISE}=...); got {target!r}"
                 )
-            _check_levels(target.levels[::-1], f"en.Path(E, {NOISE}=...) from the noisiest on")
+            _check_levels(target.levels, f"en.Path(E, {NOISE}=...)", falling=True)
         elif self.levels is None:
             raise ValueError(
                 "ReverseDiffusion runs down noise levels, and one energy has none: give "
@@ -252,12 +252,15 @@ def _at(energy: Energy, sigma: jax.Array) -> Energy:
     return energy.condition(**{NOISE: sigma}) if NOISE in energy.variables else energy
 
 
-def _check_levels(levels: jax.Array, what: str) -> None:
+def _check_levels(levels: jax.Array, what: str, falling: bool = False) -> None:
     if levels.ndim != 1 or levels.size < 2:
         raise ValueError(f"{what} must be a vector of two levels at least, got {levels.shape}")
     if is_concrete(levels):
         values = np.asarray(levels)
-        if not (np.all(np.isfinite(values)) and np.all(values > 0) and np.all(np.diff(values) > 0)):
+        steps = np.diff(-values if falling else values)
+        if not (np.all(np.isfinite(values)) and np.all(values > 0) and np.all(steps > 0)):
+            order = "largest to the smallest" if falling else "smallest to the largest"
             raise ValueError(
-                f"{what} must be positive noise levels that differ, in order; got {values.tolist()}"
+                f"{what} must be positive noise levels that differ, in order from the {order}; got "
+                f"{values.tolist()}"
             )

@@ -16,7 +16,7 @@ class Progress:
     Args:
         label: what runs.
         total: how many steps in all.
-        show: True, False, or None: where standard error is a terminal.
+        show: True, False, or None: where standard error is a terminal or a notebook's.
         stream: where to write.
     """
 
@@ -24,10 +24,12 @@ class Progress:
         self, label: str, total: int, show: bool | None, stream: io.TextIOBase | None = None
     ):
         self.stream = sys.stderr if stream is None else stream
-        self.in_place = bool(getattr(self.stream, "isatty", lambda: False)())
+        notebook = type(self.stream).__module__.partition(".")[0] == "ipykernel"
+        self.in_place = notebook or bool(getattr(self.stream, "isatty", lambda: False)())
         self.show = self.in_place if show is None else bool(show)
         self.label, self.total, self.done = label, total, 0
         self.began = self.shown = time.monotonic()
+        self.first: tuple[float, int] | None = None  # when it had compiled, and how far it was
         self.note = ""
         self.width = 0
         self.lock = threading.Lock()
@@ -36,6 +38,7 @@ class Progress:
         """Count some more steps."""
         with self.lock:
             self.done += steps
+            self.first = self.first or (time.monotonic(), self.done)
             self.note = note or self.note
             wait = REFRESH_SECONDS if self.in_place else LINE_SECONDS
             if self.show and time.monotonic() - self.shown >= wait:
@@ -54,8 +57,10 @@ class Progress:
         rate = self.done / seconds
         share = self.done / max(self.total, 1)
         text = f"{self.label}  {share:4.0%}  {self.done}/{self.total}  {rate:,.0f} steps/s"
-        if not ended and rate > 0:
-            text += f"  {_clock((self.total - self.done) / rate)} left"
+        if not ended and self.first is not None and self.done > self.first[1]:
+            # what compiling took says nothing of the steps that are left
+            each = (self.shown - self.first[0]) / (self.done - self.first[1])
+            text += f"  {_clock((self.total - self.done) * each)} left"
         elif ended:
             text += f"  in {_clock(seconds)}"
         text += f"  {self.note}" if self.note else ""

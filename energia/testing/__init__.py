@@ -10,3 +10,8 @@ from energia.testing._sampler import check_sampler
 from energia.testing._targets import Target
 
 __all__ = ["Target", "check_energy", "check_objective", "check_sampler"]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names."""
+    return list(__all__)
