@@ -192,6 +192,11 @@ def test_settings_that_cannot_be(settings, error, texts, compilations):
         ),
         ({"objective": DSM(sigma=[0.1, 1.0])}, ValueError, ["2 noise levels", "'sigma'"]),
         (
+            {"model": en.NoiseConditional(en.MLPEnergy(3, width=4, key=jax.random.key(0)))},
+            ValueError,
+            ["one noise level, 0.1", "ladder", "condition(sigma=0.1)"],
+        ),
+        (
             {
                 "model": Bits(jnp.ones(3)),
                 "data": np.ones((20, 3)),

@@ -35,8 +35,8 @@ class DSM(Objective):
     `sigma`, and the loss is weighted with $\sigma^2$, so that levels count alike.
 
     Args:
-        sigma: $\sigma$, positive: one level, in the units of the data, or an array of them. An
-            energy with a variable `sigma` is given the level; a ladder needs one.
+        sigma: $\sigma$, positive, in the units of the data: one level, or an array of them for an
+            energy with a variable `sigma`, which is given the level.
         given: variables that are conditioned on, with no noise added (labels, say).
 
     References:
@@ -70,6 +70,12 @@ class DSM(Objective):
                 f"DSM with {self.sigma.size} noise levels needs an energy with a variable "
                 f"{NOISE!r}, {energy._formula()} has {energy.variables}: give one level, or write "
                 "E(x, sigma)"
+            )
+        if not self.sigma.ndim and self.supplies(energy):
+            raise ValueError(
+                f"DSM with one noise level, {self.sigma:.6g}, would teach {energy._formula()} no other "
+                f"{NOISE}: give a ladder, DSM(sigma=jnp.geomspace(2.0, 0.1, 16)), or fix the "
+                f"level, E.condition({NOISE}={self.sigma:.6g})"
             )
 
     def init(self, energy: Energy, data: Values, key: jax.Array) -> tuple[None, None]:
