@@ -73,8 +73,8 @@ class DSM(Objective):
             )
         if not self.sigma.ndim and self.supplies(energy):
             raise ValueError(
-                f"DSM with one noise level, {self.sigma:.6g}, would teach {energy._formula()} no other "
-                f"{NOISE}: give a ladder, DSM(sigma=jnp.geomspace(2.0, 0.1, 16)), or fix the "
+                f"DSM with one noise level, {self.sigma:.6g}, would teach {energy._formula()} no "
+                f"other {NOISE}: give a ladder, DSM(sigma=jnp.geomspace(2.0, 0.1, 16)), or fix the "
                 f"level, E.condition({NOISE}={self.sigma:.6g})"
             )
 
