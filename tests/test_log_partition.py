@@ -113,6 +113,14 @@ def test_quadrature_warns_where_there_is_no_integral():
             result = log_partition(energy)
         assert result.upper == result.stderr == np.inf
         assert not result.ok
+
+    @en.energy(x=en.Real())
+    def heavy(x):
+        return 0.75 * jnp.log1p(x**2)
+
+    with pytest.warns(EvaluationWarning, match="does not vanish far out"):
+        result = log_partition(heavy)
+    assert not result.ok
     assert "not to be trusted" in repr(result)
 
 
