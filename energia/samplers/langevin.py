@@ -227,7 +227,7 @@ def _clipped(log_density: Any, bound: jax.Array) -> Any:
     the gradient in this proposal, and 15 standard moves tilt it all the way.
     """
 
-    def value(position: Values) -> jax.Array:
+    def value(position: Any) -> jax.Array:
         fixed = jax.lax.stop_gradient(position)
         density, slopes = jax.value_and_grad(log_density)(fixed)
         flat, unravel = ravel_pytree(slopes)
