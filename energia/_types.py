@@ -74,7 +74,7 @@ def as_array(value: Any, name: str = "") -> jax.Array:
         return strong(jnp.asarray(value))
     array = np.asarray(value)
     if not _is_numeric(array.dtype):
-        raise TypeError(f"{_prefix(name)}expected numbers, got {_describe(value)}")
+        raise TypeError(f"{_prefix(name)}expected numbers, got {describe(value)}")
     return put(_canonical(array))
 
 
@@ -142,7 +142,7 @@ def check_key(key: Any, name: str = "key") -> jax.Array:
             "pass one of them, energia splits it"
         )
     raise TypeError(
-        f"{name}= must be a typed JAX key such as jax.random.key(0), got {_describe(key)}"
+        f"{name}= must be a typed JAX key such as jax.random.key(0), got {describe(key)}"
         + (
             ": jax.random.wrap_key_data turns a legacy PRNGKey into one"
             if isinstance(key, jax.Array | np.ndarray)
@@ -154,7 +154,7 @@ def check_key(key: Any, name: str = "key") -> jax.Array:
 def check_count(value: Any, name: str, minimum: int) -> int:
     """Raise unless `value` is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}= must be an integer, got {_describe(value)}")
+        raise TypeError(f"{name}= must be an integer, got {describe(value)}")
     if value < minimum:
         raise ValueError(f"{name}= must be at least {minimum}, got {value}")
     return int(value)
@@ -197,7 +197,7 @@ def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in entries)
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{value!r} of type {type(value).__name__}"

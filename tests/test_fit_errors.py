@@ -1,5 +1,6 @@
 """Bad input to `fit`: a clear error each, before anything compiles."""
 
+import inspect
 import warnings
 from typing import Any
 
@@ -267,6 +268,18 @@ def test_noise_levels_that_cannot_be(settings, error, text):
 def test_chains_that_cannot_be(settings, error, text):
     with pytest.raises(error, match=text):
         PCD(**settings)
+
+
+@pytest.mark.parametrize("rows", [DATA.tolist(), tuple(DATA)])
+def test_rows_in_a_list_are_told_from_batches(rows):
+    with pytest.raises(ValueError, match="batch 0") as told:
+        fit(data=rows)
+    assert "read as batches; for rows, give np.asarray(data)" in told.value.__notes__[0]
+
+
+def test_data_in_the_place_of_the_energy():
+    with pytest.raises(TypeError, match=r"trains an energy.*an array of shape \(20, 2\)"):
+        inspect.unwrap(en.fit)(DATA, MODEL, "sm", key=jax.random.key(0))
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,21 @@ def test_extend_and_load() -> None:
         draws.extend(0)
     with pytest.raises(ValueError, match="is too long: at most 2147483646"):
         draws.extend(2**31)
+
+
+def test_an_error_within_an_energy_names_it():
+    @en.energy(x=en.Real((2,)))
+    def mistaken(x):
+        return x @ jnp.ones((3, 3)) @ x
+
+    @en.energy(x=en.Real())
+    def branching(x):
+        return x if x > 0 else x**2
+
+    for energy, error, text in (
+        (mistaken, TypeError, "'mistaken', called with x of shape (2,)"),
+        (branching, jax.errors.TracerBoolConversionError, "jnp.where(condition, a, b)"),
+    ):
+        with pytest.raises(error) as told:
+            en.sample(energy, "nuts", key=jax.random.key(0))
+        assert any(text in note for note in told.value.__notes__)

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from energia._types import as_array, parameters_of
 from energia.energies._checks import check_supports
@@ -50,13 +51,30 @@ class FunctionEnergy(OfFunction):
         self.names = names if of_dict else parameters_of(function, self._name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
-        if self.of_dict:
-            value = self.function(self._bind(args, kwargs))
-        else:
-            value = self.function(*args, **kwargs)
+        try:
+            if self.of_dict:
+                value = self.function(self._bind(args, kwargs))
+            else:
+                value = self.function(*args, **kwargs)
+        except Exception as error:
+            error.add_note(self._where(error, args, kwargs))
+            raise
         if value is None:
             raise TypeError(f"{self._name} returned None: an energy must return its value")
         return as_array(value, self._name)
+
+    def _where(self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """What to know of an error that the function raised."""
+        given = dict(zip(self.names, args, strict=False)) | dict(kwargs)
+        shapes = (f"{name} of shape {jnp.shape(value)}" for name, value in given.items())
+        note = f"raised by the energy {self._name!r}, called with {', '.join(shapes)}"
+        if isinstance(error, jax.errors.ConcretizationTypeError):
+            note += (
+                ": JAX traces it, with no numbers in its variables, so that `if`, `while`, bool(), "
+                "float() and NumPy's functions cannot look at them: jnp.where(condition, a, b) and "
+                "jax.numpy can"
+            )
+        return note
 
 
 def energy(function: Callable[..., Any] | None = None, /, **supports: Support) -> Any:

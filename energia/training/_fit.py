@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from energia._types import as_float, check_count, check_key, strong_tree
+from energia._types import as_float, check_count, check_key, describe, strong_tree
 from energia.energies._energy import Energy
 from energia.energies._trainable import split
 from energia.objectives._objective import Objective, registry
@@ -118,7 +118,10 @@ def fit(
         (10,)
     """
     if not isinstance(model, Energy):
-        raise TypeError(f"fit() trains an energy, got {model!r}")
+        raise TypeError(
+            f"fit() trains an energy, its first argument, got {describe(model)}: "
+            "en.fit(energy, data, objective, key=key)"
+        )
     objective = registry.resolve(objective)
     key = check_key(key)
     num_steps = check_count(num_steps, "num_steps", 1)

@@ -15,7 +15,7 @@ from energia._types import Values, check_count, float_dtype
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective, support_shapes
 from energia.training import _loop
-from energia.training._data import check_datum, check_variables, rows_of
+from energia.training._data import Rows, check_datum, check_variables, rows_of
 from energia.training._stream import Stream, mapped, repeated, sample
 
 STREAM_STEPS = 16
@@ -48,7 +48,7 @@ class Source:
         self._files: dict[str, Any] = {}
         if not (in_memory or numbers):
             self.stream = Stream(repeated(data), self._check)
-            first = self.stream.first()
+            first = _first(self.stream, data)
         elif files := _files(model, data):
             first, self._files = self._check(sample(files), "the data"), files
         else:
@@ -162,6 +162,17 @@ def _files(model: Energy, data: Any) -> dict[str, Any]:
 
 def _text(rows: Mapping[str, Any]) -> str:
     return ", ".join(f"{n!r}: {a.dtype}{list(a.shape[1:])} a row" for n, a in rows.items())
+
+
+def _first(stream: Stream, data: Any) -> Rows:
+    """The first batch of a stream, which stays to be taken."""
+    try:
+        return stream.first()
+    except (TypeError, ValueError) as error:
+        if isinstance(data, list | tuple):
+            kind = type(data).__name__
+            error.add_note(f"a {kind} is read as batches; for rows, give np.asarray(data)")
+        raise
 
 
 def _is_number(value: Any) -> bool:
