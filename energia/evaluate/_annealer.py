@@ -181,7 +181,7 @@ class Pilot:
             raise ValueError(
                 f"the pilot run went through {run.num_levels} levels and reached only s = "
                 f"{run.spacing[-1]:.3g} of the path from 0 to 1: the reference is too far from "
-                "the target; give a reference= nearer to it"
+                "the target, or exp(-E) has no integral; give a reference= nearer to it"
             )
         return run
 
