@@ -112,7 +112,13 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         return self.kernel.bias()
 
     def check(self, energy: Energy, names: Sequence[str]) -> None:
-        self.kernel.check(energy, names)
+        try:
+            self.kernel.check(energy, names)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}. It moves the replicas of ParallelTempering, whose first argument is "
+                "another kernel: ParallelTempering('gibbs') where all variables are discrete"
+            ) from None
 
     def unset(self) -> tuple[str, ...]:
         return self.kernel.unset() if self.ladder is None else self.ladder.kernels.unset()
