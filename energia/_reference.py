@@ -43,8 +43,11 @@ def reference_for(energy: Energy, positions: Mapping[str, Any] | None = None) ->
     if (chosen := prior_terms(energy)) is not None:
         return prior_of(energy, chosen)
     unit = Fitted.unit(energy)
-    if positions is None:
-        return unit
+    return unit if positions is None else fitted_to(unit, energy, positions)
+
+
+def fitted_to(unit: Fitted, energy: Energy, positions: Mapping[str, Any]) -> Fitted:
+    """The law of draws of an energy's variables, in which what is given counts for five more."""
     missing = [name for name in energy.variables if name not in positions]
     if missing:
         raise ValueError(f"positions= lacks {missing} of {energy._formula()}")

@@ -405,6 +405,25 @@ def test_gibbs_of_a_gaussian_machine(name: str, key: jax.Array) -> None:
     assert np.all(np.abs(square.mean(0) - spread) < 5 * square.std(0) / np.sqrt(len(v)))
 
 
+def test_tempering_of_a_gaussian_machine(key: jax.Array) -> None:
+    """Gibbs at every level: a fitted reference with correlations would leave it no conditional."""
+    machine = GAUSSIAN["real on bits"]
+    log_masses, means, variance = components(machine)
+    log_z = np.ravel(log_sum(log_masses))[0]
+    share = np.exp(log_masses - log_z)
+    sampler = en.samplers.ParallelTempering("gibbs", num_replicas=4)
+    draws = en.sample(machine, sampler, key=key, num_chains=50, num_warmup=200, num_samples=200)
+    mean = share @ means
+    spread = share @ (means - mean) ** 2 + variance
+    offset = np.asarray(draws["v"], float) - mean
+    for found, truth in ((offset, 0.0), (offset**2, spread)):
+        each = found.mean(1)
+        error = each.std(0, ddof=1) / np.sqrt(len(each))
+        assert np.all(np.abs(each.mean(0) - truth) < 5 * error)
+    estimate = en.evaluate.log_partition(machine, "ais", kernel="gibbs", key=key, num_steps=200)
+    assert abs(estimate.value - log_z) < 5 * estimate.stderr
+
+
 @pytest.mark.slow
 def test_a_gaussian_machine_learns_its_variances(key: jax.Array) -> None:
     """Two clusters of known places and spread, by PCD."""

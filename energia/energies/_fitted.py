@@ -62,6 +62,13 @@ class Fitted(Energy):
         factor = np.eye(size) if size <= DENSE_SIZE else np.ones(size)
         return Fitted(tuple(declared), as_float(np.zeros(size)), as_float(factor), log_odds)
 
+    def uncorrelated(self) -> "Fitted":
+        """The same without the correlations of the real variables."""
+        if self.factor.ndim == 1:
+            return self
+        scale = jnp.sqrt(jnp.sum(self.factor**2, axis=1))
+        return Fitted(self.declared, self.mean, scale, self.log_odds)
+
     def fit(self, summary: "Summary", count: Any, effective: Any = None) -> "Fitted":
         r"""The law of so many draws; this one counts for five more, so that no variance vanishes.
 

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from energia._reference import fitted_to
 from energia._types import Values, strong_tree
 from energia.energies._energy import Energy
 from energia.energies._fitted import Fitted
@@ -16,6 +17,7 @@ from energia.evaluate import _annealing
 from energia.evaluate._bridge import Bridge, bridge, coordinates, target_of
 from energia.paths import Path, geometric, reference_for
 from energia.samplers import HMC, Auto, BlockGibbs, Gibbs
+from energia.samplers._ladder import unit_reference
 from energia.samplers._sampler import GradientBased, Kernel, registry
 from energia.sampling._starts import check_scalar
 
@@ -207,16 +209,19 @@ def path_to(
         return geometric(reference, energy)
     target = Unconstrained(strong_tree(energy))
     unit = reference_for(target)
-    path = geometric(unit, target)
     if not isinstance(unit, Fitted):
-        return path
+        return geometric(unit, target)
+    chosen = registry.resolve(kernel)
+    if isinstance(chosen, Kernel):
+        unit = unit_reference(chosen, target)
+    path = geometric(unit, target)
     between = bridge(path)
     if data is not None and set(data) >= set(between.variables):
         positions = unconstrained_rows(between.joint, {n: data[n] for n in between.variables})
     else:
         positions = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 5)).run().positions
     keys = jax.random.split(jax.random.fold_in(key, 6), len(next(iter(positions.values()))))
-    return geometric(reference_for(target, _completed(between, positions, keys)), target)
+    return geometric(fitted_to(unit, target, _completed(between, positions, keys)), target)
 
 
 def exact_draws(between: Bridge, path: Path, num_chains: int, key: jax.Array) -> Values | None:

@@ -33,8 +33,9 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     loop. Between 0 and 1 a value is taken for the probability of a 1, as there. What differs:
     `score_samples` is the whole pseudo-likelihood and not an estimate from one unit a row, so that
     it is the same each time; `partial_fit` of more rows than `batch_size` makes several updates;
-    and `energy_` is the machine, for all else that one can do with an energy:
-    `en.evaluate.log_likelihood(estimator.energy_, X)` is the likelihood itself.
+    a last batch that is short is filled with rows before it, where theirs sets the sum over fewer
+    rows against that over all chains; and `energy_` is the machine, for all else that one can do
+    with an energy: `en.evaluate.log_likelihood(estimator.energy_, X)` is the likelihood itself.
 
     Args:
         n_components: hidden units, at least 1.

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia._types import as_array, as_float
+from energia.energies._energy import Energy
 from energia.energies._fitted import Fitted, Summary
+from energia.paths import geometric
 from energia.samplers._adaptation import MAX_WINDOWS
 from energia.samplers._sampler import Kernel, Starts
 
@@ -63,6 +65,19 @@ def rounds(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
     fits = [end for end in ends if end >= FIRST_FIT * stop]
     padded = [[*steps, *[-1] * (MAX_WINDOWS - len(steps))] for steps in (ends, fits)]
     return np.asarray(padded[0], np.int32), np.asarray(padded[1], np.int32)
+
+
+def unit_reference(kernel: Kernel, energy: Energy) -> Fitted:
+    """What is fitted: no correlations where they would take away what the kernel draws from.
+
+    Gibbs needs entries that are independent given the others, at every level of a path.
+    """
+    unit = Fitted.unit(energy)
+    try:
+        kernel.check(geometric(unit, energy, levels=2)(0.5), energy.variables)
+    except TypeError:
+        return unit.uncorrelated()
+    return unit
 
 
 def wide_reference(unit: Fitted, positions: Starts) -> Fitted:

@@ -12,7 +12,6 @@ import numpy as np
 from energia._reference import check_reference, given_reference, prior_of, prior_terms
 from energia._types import Values, as_float, check_count, is_concrete
 from energia.energies._energy import Energy
-from energia.energies._fitted import Fitted
 from energia.paths import Path, geometric
 from energia.samplers import _ladder
 from energia.samplers._combined import as_kernel
@@ -113,7 +112,13 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         return self.kernel.bias()
 
     def check(self, energy: Energy, names: Sequence[str]) -> None:
-        self.kernel.check(energy, names)
+        try:
+            self.kernel.check(energy, names)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}. It moves the replicas of ParallelTempering, whose first argument is "
+                "another kernel: ParallelTempering('gibbs') where all variables are discrete"
+            ) from None
 
     def unset(self) -> tuple[str, ...]:
         return self.kernel.unset() if self.ladder is None else self.ladder.kernels.unset()
@@ -254,7 +259,8 @@ class ParallelTempering(Kernel, AllChains, AlongPath):
         if isinstance(energy, Energy) and self.reference is None:
             prior = prior_terms(energy)
             if prior is None:
-                fitted = _ladder.wide_reference(Fitted.unit(energy), positions)
+                unit = _ladder.unit_reference(self.kernel, energy)
+                fitted = _ladder.wide_reference(unit, positions)
         kernel, tuning = self.kernel.tune_init(target, positions, num_warmup)
         levels = self._levels(energy)
         draft = self.replace(ladder=Ladder(levels, kernel, fitted, prior))
