@@ -25,7 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 CACHE = ROOT / ".cache" / "tutorials"
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name[0] != "_")
-COMMITTED = {"quickstart": ["digits"], "composition": ["composition", "negation"]}
+COMMITTED = {
+    "quickstart": ["digits"],
+    "composition": ["composition", "negation"],
+    "boltzmann": [
+        f"boltzmann_{name}"
+        for name in ("rbm_samples", "rbm_filters", "rbm_completed", "dbm_samples")
+    ],
+}
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
