@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import energia as en
+from energia.sampling import _memory
 
 KEY = jax.random.key(0)
 NORMAL = en.Gaussian([0.0, 0.0])
@@ -235,3 +236,27 @@ def test_an_error_within_an_energy_names_it():
         with pytest.raises(error) as told:
             en.sample(energy, "nuts", key=jax.random.key(0))
         assert any(text in note for note in told.value.__notes__)
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "smc"])
+def test_more_draws_than_memory_holds(sampler):
+    wide = en.Gaussian(jnp.zeros(1000))
+    with pytest.raises(MemoryError, match=r"need about [\d,.]+ GB, and .* free.*collect="):
+        en.sample(wide, sampler, key=KEY, num_warmup=1, num_samples=10**8)
+
+
+@pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
+def test_a_run_that_is_extended_counts_the_draws_that_it_has(monkeypatch):
+    short: dict[str, Any] = {"key": KEY, "num_chains": 2, "num_warmup": 50}
+    draws = en.sample(NORMAL, "mala", num_samples=100, **short)
+    monkeypatch.setattr(_memory, "available", lambda: _memory.COPIES * 500 * 8)
+    with pytest.raises(MemoryError, match="502 draws of 8 bytes"):
+        draws.extend(151)
+    assert draws.extend(150).num_samples == 250
+    kept = en.sample(NORMAL, "mala", num_samples=500, collect=lambda x: x[0], **short)
+    assert kept["value"].shape == (2, 500)
+
+
+def test_free_memory_is_known_here():
+    free = _memory.available()
+    assert free is None or 0 < free < 2**50

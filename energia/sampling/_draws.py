@@ -23,7 +23,7 @@ from energia.diagnostics import (
 from energia.energies._energy import Energy
 from energia.paths import Path
 from energia.samplers._sampler import Kernel, Minimiser, ParticleSampler, Sampler
-from energia.sampling import _driver, _loo, _predictive, _storage
+from energia.sampling import _driver, _loo, _memory, _predictive, _storage
 from energia.sampling._progress import Progress
 
 
@@ -159,6 +159,8 @@ class Draws(Mapping[str, Any]):
         begin = self.steps
         end = (self.num_warmup if begin == 0 else begin) + count * self.thin
         _driver.check_length(end)
+        row = _driver.kept_shapes(self.run, self.chains.state.position)
+        _memory.check_room(row, (self.num_samples + count) * self.num_chains)
         label = f"{type(self.sampler).__name__}, {self.num_chains} chains"
         with Progress(label, (end - begin) * self.num_chains, progress) as bar:
             per_call = 1 if self.run.method == "parallel" else self.num_chains

@@ -217,6 +217,14 @@ def tune_init(run: Run, kernel: Kernel, positions: dict[str, np.ndarray]) -> tup
     return _stack(pairs)
 
 
+def kept_shapes(run: Run, positions: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of one draw, from positions of all chains."""
+    row = {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in positions.items()}
+    if run.collect is None:
+        return row
+    return eqx.filter_eval_shape(lambda run, x: run.keep(x)[0], run, row)
+
+
 def chunk_draws(kept: Mapping[str, jax.ShapeDtypeStruct], copies: int) -> int:
     """How many draws one program buffers: a power of two, bounded in number and in memory."""
     bytes_a_draw = copies * sum(row.size * row.dtype.itemsize for row in kept.values())

@@ -24,6 +24,7 @@ from energia.samplers._sampler import (
 from energia.samplers.auto import Auto
 from energia.sampling import _driver, _starts
 from energia.sampling._draws import Draws
+from energia.sampling._memory import check_room
 from energia.sampling._particles import run_particles
 
 
@@ -79,6 +80,7 @@ def sample(
             sampler cannot move, before anything compiles.
         ValueError: for counts, names, shapes and values that do not fit, and where no finite start
             is found.
+        MemoryError: where the draws would not fit in memory, before the first step.
 
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
@@ -156,11 +158,8 @@ def prepare(
     candidates = 1 if kernel.has(AlongPath) else _starts.CANDIDATES
     gradient = kernel.has(GradientBased)
     positions = _starts.draw_starts(target, starts, seeds, gradient, candidates)
-    row = {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in positions.items()}
     run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected, path)
-    kept = (
-        row if collect is None else eqx.filter_eval_shape(lambda run, x: run.keep(x)[0], run, row)
-    )
+    kept = _driver.kept_shapes(run, positions)
     chunk = _driver.chunk_draws(kept, 1 if method == "parallel" else len(keys))
     run = dataclasses.replace(run, chunk=chunk)
     kernels, tuning = _driver.tune_init(run, strong_tree(kernel), positions)
@@ -186,6 +185,7 @@ def _particles(
     count = num_chains * num_samples
     given = _starts.given_starts(target, init, count)
     mapped, path = _mapped(energy, given)
+    check_room({n: s for n, s in mapped.energy.supports.items() if s is not None}, count)
     collected = None if collect is None else _collect(collect, mapped.energy)
     seeds = _starts.chain_seeds(key, count)
     positions, stats, keys = run_particles(
