@@ -17,7 +17,7 @@ from energia.supports import Discrete
 if TYPE_CHECKING:
     from energia.energies._energy import Energy
 
-TOLERANCE = 1e-5  # of a mean, from sweep to sweep
+TOLERANCE = 1e-4  # of a mean, from sweep to sweep; of the free energy, its square
 MOST_SWEEPS = 500
 
 
@@ -48,7 +48,7 @@ def has_mean_field(energy: "Energy", names: Sequence[str], shapes: Mapping[str, 
 
 
 def mean_field(energy: "Energy", names: Sequence[str], values: Mapping[str, Any]) -> MeanField:
-    r"""The mean field of variables given all others, by sweeps until no mean moves by $10^{-5}$.
+    r"""The mean field of variables given all others, by sweeps until no mean moves by $10^{-4}$.
 
     A sweep replaces the means of each variable in turn by those of its conditional, where the
     others are at theirs: each step lowers the free energy. Means stand for values, since the energy
