@@ -388,6 +388,8 @@ def test_blackjax_misuse(make: Callable[[], S.Sampler], message: str, key: jax.A
 def test_a_log_likelihood_is_no_log_density() -> None:
     with pytest.raises(ValueError, match=r"loglikelihood.*use 'elliptical_slice'"):
         en.samplers.BlackJAX(blackjax.elliptical_slice, mean=jnp.zeros(3), cov=jnp.eye(3))
+    with pytest.raises(ValueError, match=r"latent_gaussian.*count twice: use 'elliptical_slice'"):
+        en.samplers.BlackJAX(blackjax.mgrad_gaussian, covariance=jnp.eye(3), step_size=0.5)
 
 
 def test_barker_refuses_where_the_energy_is_nan(key: jax.Array) -> None:

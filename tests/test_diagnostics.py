@@ -102,6 +102,13 @@ def test_statistics() -> None:
         verdict(GOOD, acceptance_rate=np.full((CHAINS, DRAWS), 0.01))
     )
     assert not verdict(GOOD, acceptance_rate=np.full((CHAINS, DRAWS), np.nan)).ok
+    lp = np.zeros((CHAINS, DRAWS))
+    lp[1, :7] = np.nan
+    assert (
+        verdict(GOOD, lp=lp)
+        .problems[0]
+        .startswith("7 of 2000 draws lie where the energy is not finite: ")
+    )
     found = verdict(GOOD, reached_max_treedepth=diverging)
     assert found.ok
     assert "3 of 2000 trajectories were cut at the largest tree depth" in str(found)
@@ -143,3 +150,17 @@ def test_arviz_takes_any_shape() -> None:
     assert tree.posterior["x"].shape == (CHAINS, DRAWS, 2)
     assert tree.posterior["y"].shape == (CHAINS, DRAWS)
     assert to_arviz({"x": GOOD[:, :2]}, {}).posterior.sizes["draw"] == 2
+
+
+def test_a_part_that_never_moves() -> None:
+    # one block of two stands still, which neither R-hat nor the mean of the rates shows
+    x = GOOD.copy()
+    x[..., 1] = 3.0
+    rates = {"a": 0.0, "b": 0.9, "": 0.45}
+    stats = {f"acceptance_rate{n and '_' + n}": np.full(x.shape[:2], r) for n, r in rates.items()}
+    found = verdict(x, **stats)
+    assert found.problems == (
+        "the mean acceptance rate of 'a' is 0.000: lower its kernel's step size, or leave it out",
+    )
+    stats["acceptance_rate_a"] += 0.02
+    assert verdict(x, **stats).ok

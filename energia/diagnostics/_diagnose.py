@@ -153,6 +153,11 @@ def _check(
         )
     elif kind == "particles":
         problems += _of_particles(stats)
+    elif nowhere := int(np.sum(~np.isfinite(stats.get("lp", 0.0)))):
+        problems.append(
+            f"{nowhere} of {num_chains * num_draws} draws lie where the energy is not finite: "
+            "declare the support with .constrain, or use a kernel with a Metropolis step"
+        )
     if frozen:
         problems.append(
             f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): the step "
@@ -187,6 +192,8 @@ def _check(
     rate = np.mean(stats["acceptance_rate"]) if "acceptance_rate" in stats else 1.0
     if not rate >= MIN_ACCEPTANCE:
         problems.append(f"the mean acceptance rate is {rate:.3f}: lower the step size")
+    else:
+        problems += _of_parts(stats)
     if "energy_error" in stats:  # told by a kernel without a Metropolis step
         size = sum(int(np.prod(draws.shape[2:])) for draws in positions.values())
         variance = float(np.mean(np.square(stats["energy_error"], dtype=np.float64))) / size
@@ -207,6 +214,18 @@ def _check(
     if constant and num_draws > 1 and len(frozen) < num_chains:
         notes.append(f"every draw of {_first(constant)} is the same")
     return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), tuple(notes), swaps)
+
+
+def _of_parts(stats: Arrays) -> list[str]:
+    """Kernels of a combination that hardly ever move, beside others that do."""
+    problems, prefix = [], "acceptance_rate_"
+    for name in sorted(name for name in stats if name.startswith(prefix)):
+        if not (rate := np.mean(stats[name])) >= STUCK:
+            problems.append(
+                f"the mean acceptance rate of {name.removeprefix(prefix)!r} is {rate:.3f}: lower "
+                "its kernel's step size, or leave it out"
+            )
+    return problems
 
 
 def _of_particles(stats: Arrays) -> list[str]:

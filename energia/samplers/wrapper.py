@@ -65,10 +65,10 @@ class BlackJAX(BlackJAXKernel):
         if not callable(self.algorithm):
             raise TypeError(f"BlackJAX() takes an algorithm such as blackjax.rmh, got {fn!r}")
         first = next(iter(inspect.signature(self.algorithm).parameters), "")
-        if "likelihood" in first:
+        if "likelihood" in first or "latent_gaussian" in _name(self.algorithm):
             raise ValueError(
                 f"BlackJAX() gives an algorithm the log density of all; {_name(self.algorithm)} "
-                f"takes {first}, and would count its Gaussian twice: use 'elliptical_slice'"
+                f"takes {first} beside a Gaussian, which would count twice: use 'elliptical_slice'"
             )
         defaults = _check_names(self.algorithm, parameters)
         traced = {
