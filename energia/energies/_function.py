@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from energia._types import as_array, parameters_of
 from energia.energies._checks import check_supports
@@ -66,7 +65,7 @@ class FunctionEnergy(OfFunction):
     def _where(self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """What to know of an error that the function raised."""
         given = dict(zip(self.names, args, strict=False)) | dict(kwargs)
-        shapes = (f"{name} of shape {jnp.shape(value)}" for name, value in given.items())
+        shapes = (f"{name} of shape {getattr(x, 'shape', ())}" for name, x in given.items())
         note = f"raised by the energy {self._name!r}, called with {', '.join(shapes)}"
         if isinstance(error, jax.errors.ConcretizationTypeError):
             note += (
