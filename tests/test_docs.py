@@ -95,6 +95,8 @@ def test_readme_python_runs_and_prints_what_is_shown(tmp_path):
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     (shown,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
+    assert blocks
+    assert shown
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks))
     result = subprocess.run(

@@ -50,12 +50,10 @@ class FunctionEnergy(OfFunction):
         self.names = names if of_dict else parameters_of(function, self._name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> jax.Array:
+        values = self._bind(args, kwargs) if self.of_dict else None
         try:
-            if self.of_dict:
-                value = self.function(self._bind(args, kwargs))
-            else:
-                value = self.function(*args, **kwargs)
-        except Exception as error:
+            value = self.function(*args, **kwargs) if values is None else self.function(values)
+        except Exception as error:  # a user's function raises what it likes, and all goes on
             error.add_note(self._where(error, args, kwargs))
             raise
         if value is None:
@@ -65,8 +63,11 @@ class FunctionEnergy(OfFunction):
     def _where(self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """What to know of an error that the function raised."""
         given = dict(zip(self.names, args, strict=False)) | dict(kwargs)
-        shapes = (f"{name} of shape {getattr(x, 'shape', ())}" for name, x in given.items())
-        note = f"raised by the energy {self._name!r}, called with {', '.join(shapes)}"
+        told = (
+            f"{n} of shape {x.shape}" if hasattr(x, "shape") else f"{n} of type {type(x).__name__}"
+            for n, x in given.items()
+        )
+        note = f"raised by the energy {self._name!r}, called with {', '.join(told)}"
         if isinstance(error, jax.errors.ConcretizationTypeError):
             note += (
                 ": JAX traces it, with no numbers in its variables, so that `if`, `while`, bool(), "

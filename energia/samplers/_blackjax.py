@@ -39,36 +39,21 @@ class BlackJAXKernel(Kernel):
         return self._algorithm(log_density(energy)).init(position, key)  # pyright: ignore[reportCallIssue]
 
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        vectors, unravel = _vectors(state)
-        density = log_density(energy)
+        # dicts of variables as vectors: each operation of a kernel on a position is then one,
+        # however many the variables, which compiles faster, and runs faster on small models
+        density, unravel = log_density(energy), ravel_pytree(state.position)[1]
+        parts, structure = jax.tree.flatten(state, is_leaf=lambda part: isinstance(part, dict))
+        vectors = [ravel_pytree(part)[0] if isinstance(part, dict) else part for part in parts]
         algorithm = self._algorithm(lambda vector: density(unravel(vector)))
-        new, info = algorithm.step(key, vectors)
-        parts, structure = _parts(state)
-        news = jax.tree.leaves(new)
-        news = [unravel(n) if isinstance(p, dict) else n for p, n in zip(parts, news, strict=True)]
-        new = jax.tree.unflatten(structure, news)
+        new, info = algorithm.step(key, structure.unflatten(vectors))
+        moved = zip(parts, jax.tree.leaves(new), strict=True)
+        new = structure.unflatten(unravel(n) if isinstance(old, dict) else n for old, n in moved)
         return new, {**self._info(new, info), "lp": new.logdensity}
 
 
 def log_density(energy: Energy) -> Any:
     """Minus the energy, as BlackJAX takes it."""
     return lambda position: -energy.at(position)
-
-
-def _parts(state: Any) -> tuple[list[Any], Any]:
-    """The fields of a state: numbers, and dicts of what has the variables' names."""
-    return jax.tree.flatten(state, is_leaf=lambda part: isinstance(part, dict))
-
-
-def _vectors(state: Any) -> tuple[Any, Any]:
-    """The state with a vector for each dict of variables, and the way back for one of them.
-
-    Each operation of a kernel on a position is then one, however many the variables: it compiles
-    faster, and on small models it runs faster.
-    """
-    parts, structure = _parts(state)
-    vectors = [ravel_pytree(part)[0] if isinstance(part, dict) else part for part in parts]
-    return jax.tree.unflatten(structure, vectors), ravel_pytree(state.position)[1]
 
 
 # --- from BlackJAX's parts: dynamics with no Metropolis step
