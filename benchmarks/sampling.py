@@ -4,17 +4,19 @@
     python benchmarks/sampling.py --targets eight_schools --processes 1 --repeats 3
 
 All sample the same density of unconstrained positions with 4 chains, 1,000 warm-up steps and 1,000
-draws, from starts of the same law, with each library's default tuning. Hand-written is
-`blackjax.window_adaptation` and a scan in one compiled function, chains by `vmap` (the usual
-recipe) and by `lax.map`; NumPyro runs with each of its chain methods ('parallel' over 4 host
-devices that XLA is told to make), inside one `jax.jit`, which spares it compiling at every call.
+draws, with each library's default tuning, from starts of the same law, Uniform(-2, 2): energia
+takes the lowest of 16 for each chain, the others one. Hand-written is `blackjax.window_adaptation`
+and a scan in one compiled function, chains by `vmap` (the usual recipe) and by `lax.map`; NumPyro
+runs with each of its chain methods ('parallel' over 4 host devices that XLA is told to make),
+inside one `jax.jit`, which spares it compiling at every call.
 
 Each library runs in a process of its own with no compilation cache; all of them make their first
 call in turn, then their warm runs in turn, with one key a turn. Told are medians: seconds of a
 first call (compile included) and of a warm run, the smallest bulk effective sample size of all
-entries, that size by the second of the warm run, warm-up included, and gradients of the sampling
-phase by the effective draw. Numbers in brackets count seconds of the process on all cores, which
-other work on the machine disturbs less.
+entries, that size by the second of the warm run, warm-up and energia's check of convergence
+included, gradients of the sampling phase by the effective draw, and how many draws came by a
+transition that diverged. Numbers in brackets count seconds of the process on all cores, which other
+work on the machine disturbs less.
 """
 
 import argparse
@@ -55,7 +57,8 @@ def by_energia(energy, method):
         draws = en.sample(
             energy, "nuts", key=key, num_chains=CHAINS, num_warmup=WARMUP, num_samples=DRAWS
         )
-        return {n: np.asarray(x) for n, x in draws.items()}, np.asarray(draws.stats["n_steps"])
+        steps, diverging = (np.asarray(draws.stats[name]) for name in ("n_steps", "diverging"))
+        return {n: np.asarray(x) for n, x in draws.items()}, steps, diverging
 
     return run
 
@@ -102,8 +105,8 @@ def by_blackjax(energy, method):
             return state, (
                 state.position,
                 info.num_integration_steps,
-                info.acceptance_rate,
                 info.is_divergent,
+                info.acceptance_rate,
                 info.energy,
             )
 
@@ -116,8 +119,8 @@ def by_blackjax(energy, method):
 
     def run(key):
         key, key_start = jax.random.split(key)
-        positions, steps, *_ = compiled(jax.random.split(key, CHAINS), starts(key_start))
-        return jax.device_get((positions, steps))
+        told = compiled(jax.random.split(key, CHAINS), starts(key_start))
+        return jax.device_get(told[:3])
 
     return run
 
@@ -139,9 +142,10 @@ def by_numpyro(energy, method):
     @jax.jit  # outside of it MCMC.run compiles its loop anew at every call
     def compiled(key):
         key, key_start = jax.random.split(key)
-        runner.run(key, init_params=starts(key_start), extra_fields=("num_steps",))
-        samples = runner.get_samples(group_by_chain=True)
-        return samples, runner.get_extra_fields(group_by_chain=True)["num_steps"]
+        fields = ("num_steps", "diverging")
+        runner.run(key, init_params=starts(key_start), extra_fields=fields)
+        told = runner.get_extra_fields(group_by_chain=True)
+        return runner.get_samples(group_by_chain=True), *(told[field] for field in fields)
 
     return lambda key: jax.device_get(compiled(key))
 
@@ -164,7 +168,7 @@ def worker(target: str, side: str) -> None:
     for line in sys.stdin:
         key = jax.random.key(int(line))
         began, cpu_began = time.perf_counter(), time.process_time()
-        draws, steps = run(key)
+        draws, steps, diverging = run(key)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         entries = [x.reshape(*x.shape[:2], -1) for x in draws.values()]
         ess = min(
@@ -172,7 +176,8 @@ def worker(target: str, side: str) -> None:
             for x in entries
             for i in range(x.shape[-1])
         )
-        told = {"seconds": seconds, "cpu": cpu, "ess": float(ess), "gradients": steps.sum()}
+        told = {"seconds": seconds, "cpu": cpu, "ess": float(ess)}
+        told |= {"gradients": steps.sum(), "diverged": diverging.sum()}
         print(json.dumps(told, default=float), flush=True)
 
 
@@ -228,11 +233,13 @@ def report(target: str, first: Any, warm: Any) -> dict[str, float]:
     rates = of(warm, lambda run: run["ess"] / run["seconds"])
     rates_cpu = of(warm, lambda run: run["ess"] / run["cpu"])
     cost = of(warm, lambda run: run["gradients"] / run["ess"])
+    diverged = of(warm, lambda run: run["diverged"])
     for side in warm:
         print(
             f"{target:<20}{side:<20}{calls[side]:>7.2f} s ({calls_cpu[side]:5.2f})"
             f"{seconds[side]:>8.3f} s ({cpu[side]:6.3f}){ess[side]:>7.0f}"
             f"{rates[side]:>9.0f}/s ({rates_cpu[side]:6.0f}){cost[side]:>9.1f}"
+            f"{diverged[side]:>9.0f}"
         )
     ratios = {}
     hand = [side for side in HAND_WRITTEN if side in warm]
@@ -271,7 +278,7 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores; {versions}")
     print(
         f"{'target':<20}{'library':<20}{'first call (CPU)':>17}{'warm run (CPU)':>19}"
-        f"{'ESS':>7}{'ESS/s (CPU)':>20}{'grad/ESS':>9}",
+        f"{'ESS':>7}{'ESS/s (CPU)':>20}{'grad/ESS':>9}{'diverged':>9}",
         flush=True,
     )
     ratios: dict[str, list] = {}

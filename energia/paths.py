@@ -11,7 +11,7 @@ import numpy as np
 from energia._reference import reference_for
 from energia._types import as_float, check_count, is_concrete
 from energia.energies._algebra import Constrained, add, scale, with_supports
-from energia.energies._checks import own_values
+from energia.energies._checks import check_inside, own_values
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
 from energia.energies._factors import Factors
@@ -50,7 +50,7 @@ class Path(eqx.Module):
 
     Raises:
         TypeError, ValueError: when there is not one variable, it is none of the energy's, or its
-            values are no finite vector.
+            values are no finite vector, or outside of its support.
 
     Example:
         >>> import energia as en, jax.numpy as jnp
@@ -89,8 +89,13 @@ class Path(eqx.Module):
             raise ValueError(
                 f"Path({self.name}=...) takes a vector of levels, got shape {self.levels.shape}"
             )
-        if is_concrete(self.levels) and not np.isfinite(np.asarray(self.levels)).all():
+        if not is_concrete(self.levels):
+            return
+        if not np.isfinite(np.asarray(self.levels)).all():
             raise ValueError(f"Path({self.name}=...) must be finite, got {self.levels}")
+        support = energy.supports[self.name]
+        if support is not None and not support.functional:
+            check_inside(np.asarray(self.levels), support, f"Path({self.name}=...)")
 
     def __call__(self, level: Any) -> Energy:
         """The energy at one value of the variable."""

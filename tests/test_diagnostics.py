@@ -89,8 +89,8 @@ def test_statistics() -> None:
     found = verdict(GOOD, diverging=diverging)
     assert found.divergences == 3
     assert found.problems == (
-        "3 of 2000 transitions diverged: raise target_acceptance_rate, or reparametrise where the "
-        "energy curves sharply",
+        "3 of 2000 transitions diverged: take smaller steps (a higher target_acceptance_rate, or "
+        "step_size=), or reparametrise where the energy curves sharply",
     )
     steady = np.cumsum(RANDOM.normal(size=(CHAINS, DRAWS)), axis=1)
     found = verdict(GOOD, energy=steady)

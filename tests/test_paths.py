@@ -137,6 +137,11 @@ def test_another_level_compiles_nothing() -> None:
         (lambda: en.Path(blurred, sigma=[]), ValueError, r"vector of levels, got shape \(0,\)"),
         (lambda: en.Path(blurred, sigma=[1.0, np.nan]), ValueError, "must be finite"),
         (
+            lambda: en.Path(blurred.constrain(sigma=en.Positive()), sigma=[1.0, -2.0]),
+            ValueError,
+            r"has 1 value outside its support positive \(\); the first is -2.0",
+        ),
+        (
             lambda: en.paths.geometric(WIDE, "ring"),  # pyright: ignore
             TypeError,
             "takes two energies, got 'ring'",

@@ -500,7 +500,7 @@ def test_an_interrupt_ends_all_chains(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             en.samplers.HMC(step_size=1e4, inverse_mass_matrix=[1.0, 1.0]),
             {},
-            r"\d+ of 2000 transitions diverged: raise target_acceptance_rate",
+            r"\d+ of 2000 transitions diverged: take smaller steps",
         ),
         (
             en.samplers.MALA(step_size=1e-6),

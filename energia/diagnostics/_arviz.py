@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+STANDING = 1e6  # an R-hat, or NaN: chains that each stand still, apart, but for rounding
+
 
 def to_arviz(
     positions: Mapping[str, np.ndarray],
@@ -31,7 +33,7 @@ def to_arviz(
 def rhat(draws: np.ndarray) -> float:
     """The larger of the split R-hats of ranks and of folded ranks; `draws` is (chain, draw)."""
     value = float(_call("rhat", draws, method="rank"))
-    return np.inf if np.isnan(value) else value  # chains that each stand still, apart
+    return value if value < STANDING else np.inf
 
 
 def ess(draws: np.ndarray) -> float:

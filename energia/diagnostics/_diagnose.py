@@ -180,8 +180,9 @@ def _check(
     divergences = int(np.sum(stats["diverging"])) if "diverging" in stats else 0
     if divergences:
         problems.append(
-            f"{divergences} of {num_chains * num_draws} transitions diverged: raise "
-            "target_acceptance_rate, or reparametrise where the energy curves sharply"
+            f"{divergences} of {num_chains * num_draws} transitions diverged: take "
+            "smaller steps (a higher target_acceptance_rate, or step_size=), or reparametrise "
+            "where the energy curves sharply"
         )
     bfmi = _arviz.bfmi(stats["energy"]) if "energy" in stats and num_draws >= 4 else None
     if bfmi is not None and bfmi < MIN_BFMI:

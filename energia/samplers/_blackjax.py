@@ -14,6 +14,7 @@ from blackjax.adaptation.step_size import (
 from blackjax.base import SamplingAlgorithm
 from blackjax.mcmc import hmc, integrators, metrics, trajectory
 from blackjax.smc import resampling, tempered
+from blackjax.util import generate_gaussian_noise
 from jax.flatten_util import ravel_pytree
 
 from energia._types import Values
@@ -56,7 +57,27 @@ def log_density(energy: Energy) -> Any:
     return lambda position: -energy.at(position)
 
 
-# --- from BlackJAX's parts: dynamics with no Metropolis step
+# --- from BlackJAX's parts: momenta, and dynamics with no Metropolis step
+
+
+def euclidean(inverse_mass_matrix: Any) -> metrics.Metric:
+    """BlackJAX's metric; momenta need no Cholesky factor where a dense matrix is diagonal."""
+    metric = metrics.default_metric(inverse_mass_matrix)
+    if jnp.ndim(inverse_mass_matrix) != 2:
+        return metric
+    variance = jnp.diag(inverse_mass_matrix)
+    correlated = jnp.any(inverse_mass_matrix != jnp.diag(variance))
+
+    def sample_momentum(rng_key: Any, position: Any) -> Any:
+        noise, unravel = ravel_pytree(generate_gaussian_noise(rng_key, position))
+
+        def dense() -> jax.Array:
+            factor = jnp.linalg.cholesky(inverse_mass_matrix)
+            return jax.scipy.linalg.solve_triangular(factor, noise, trans="T", lower=True)
+
+        return unravel(jax.lax.cond(correlated, dense, lambda: noise / jnp.sqrt(variance)))
+
+    return metric._replace(sample_momentum=sample_momentum)
 
 
 def unadjusted_hmc(
@@ -70,7 +91,7 @@ def unadjusted_hmc(
 
     What it tells is that of `blackjax.hmc`: the acceptance rate is the one of a Metropolis step.
     """
-    metric = metrics.default_metric(inverse_mass_matrix)
+    metric = euclidean(inverse_mass_matrix)
     integrate = trajectory.static_integration(
         integrators.velocity_verlet(log_density, metric.kinetic_energy)
     )

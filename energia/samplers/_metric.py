@@ -15,6 +15,7 @@ METRICS = ("auto", "diagonal", "dense", "low_rank")
 DENSE_SIZE = 32  # for 'auto': beyond, products with the matrix outweigh gradients of cheap energies
 PAYING = 0.5  # squared correlations of an entry, from which 'auto' keeps them
 MIN_DRAWS = 10  # of an estimate
+ESTIMATE_EVERY = 4  # steps from one estimate to the next: it costs what a gradient may not
 LARGEST_WEIGHT = 1 - 1e-5  # of correlations: keeps the estimate positive definite in 32 bits
 MAX_RANK = 10
 LOW_RANK_DRAWS = 256  # the most that it is estimated from
@@ -48,8 +49,13 @@ class Moments(eqx.Module):
 
     def advance(self, step: jax.Array, adapting: jax.Array, window_ends: jax.Array) -> "Moments":
         """With the estimate of now, while it adapts, and the next window where one ends."""
-        enough = adapting & (self.foreground.sample_size >= MIN_DRAWS)
-        estimate = jnp.where(enough, self._estimate(), self.inverse_mass_matrix)
+        often = (step % ESTIMATE_EVERY == 0) | window_ends
+        enough = self.foreground.sample_size >= MIN_DRAWS
+        estimate = jax.lax.cond(
+            adapting & often & enough,
+            lambda: self._estimate(),
+            lambda: self.inverse_mass_matrix,
+        )
         fresh = jax.tree.map(jnp.zeros_like, self.background)
         windows = jax.tree.map(
             lambda new, old: jnp.where(window_ends, new, old),

@@ -13,7 +13,7 @@ from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 from energia._types import Values, as_array, as_float, check_count, is_concrete, optional_float
 from energia.energies._energy import Energy
 from energia.samplers._adaptation import StepSizeTuned
-from energia.samplers._blackjax import BlackJAXKernel, unadjusted_hmc
+from energia.samplers._blackjax import BlackJAXKernel, euclidean, unadjusted_hmc
 from energia.samplers._metric import METRICS
 from energia.samplers._sampler import (
     Biased,
@@ -144,7 +144,10 @@ class HMC(_FixedLength):
 
     def _algorithm(self, log_density: Any) -> SamplingAlgorithm:
         return blackjax.hmc(
-            log_density, self.step_size, self.inverse_mass_matrix, self.num_integration_steps
+            log_density,
+            self.step_size,
+            euclidean(self.inverse_mass_matrix),
+            self.num_integration_steps,
         )
 
 
@@ -248,7 +251,7 @@ class NUTS(_Hamiltonian, VariableLength):
         return blackjax.nuts(
             log_density,
             self.step_size,  # pyright: ignore[reportArgumentType]
-            self.inverse_mass_matrix,  # pyright: ignore[reportArgumentType]
+            euclidean(self.inverse_mass_matrix),
             max_num_doublings=self.max_num_doublings,
         )
 
