@@ -5,14 +5,17 @@ compose them with `+`, `*` and `.condition`, draw from them with `en.sample`, le
 `en.fit`.
 """
 
+import importlib
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 try:
     __version__ = version("energia")
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-from energia import data, evaluate, interop, objectives, paths, plot, samplers, testing
+from energia import objectives, paths, samplers
 from energia._cache import cache_compilations
 from energia.diagnostics import ConvergenceWarning, Diagnosis
 from energia.energies import (
@@ -94,6 +97,9 @@ from energia.supports import (
     Support,
 )
 from energia.training import Fit, TrainingWarning, fit, pretrain
+
+if TYPE_CHECKING:
+    from energia import data, evaluate, interop, plot, testing
 
 __all__ = [
     "DBM",
@@ -189,6 +195,16 @@ __all__ = [
     "testing",
     "total",
 ]
+
+
+_LATER = ("data", "evaluate", "interop", "plot", "testing")  # imported when first asked for
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return importlib.import_module(f"energia.{name}")
+    here = sys.modules[__name__]  # from which Python guesses what was meant
+    raise AttributeError(f"module 'energia' has no attribute {name!r}", name=name, obj=here)
 
 
 def __dir__() -> list[str]:

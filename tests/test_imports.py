@@ -87,6 +87,10 @@ def test_importing_changes_no_settings_and_loads_no_plots() -> None:
         assert warnings.filters == filters
         heavy = {"arviz_base", "arviz_stats", "xarray", "pandas", "matplotlib", "sklearn"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        for name in ("data", "evaluate", "interop", "plot", "testing"):
+            assert f"energia.{name}" not in sys.modules, name
+            assert name in dir(energia)
+            assert getattr(energia, name) is sys.modules[f"energia.{name}"]
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     subprocess.run(command, check=True, timeout=120, cwd=PACKAGE.parent)

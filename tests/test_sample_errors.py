@@ -260,3 +260,16 @@ def test_a_run_that_is_extended_counts_the_draws_that_it_has(monkeypatch):
 def test_free_memory_is_known_here():
     free = _memory.available()
     assert free is None or 0 < free < 2**50
+
+
+def test_a_container_has_what_its_limit_leaves(monkeypatch, tmp_path):
+    monkeypatch.setattr(_memory, "CGROUP", tmp_path)
+    free = _memory.available()
+    told = {"max": "2000", "current": "1900", "stat": "anon 1100\ninactive_file 700"}
+    for name, text in told.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert _memory.available() == 2000 - 1900 + 700
+    (tmp_path / "memory.max").write_text("max\n")
+    unlimited = _memory.available()
+    assert (unlimited is None) == (free is None)
+    assert unlimited is None or unlimited > 2000

@@ -21,11 +21,13 @@ def available() -> int | None:
             return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (AttributeError, OSError, ValueError):
             return None
-    try:  # a container may have less
+    try:  # a container may have less; of what it takes, cached files make room
         limit, used = (int((CGROUP / f"memory.{n}").read_text()) for n in ("max", "current"))
-    except (OSError, ValueError):  # "max": no limit
+        stat = (CGROUP / "memory.stat").read_text().splitlines()
+        cached = int(dict(line.split() for line in stat)["inactive_file"])
+    except (OSError, ValueError, KeyError):  # "max": no limit
         return free
-    return min(free, limit - used)
+    return min(free, limit - used + cached)
 
 
 def check_room(row: Mapping[str, Any], count: int) -> None:
