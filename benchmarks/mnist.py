@@ -71,6 +71,7 @@ def main():
     parser.add_argument("--pretrain-steps", type=int, default=5_000, help="a layer")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.001)
+    parser.add_argument("--pretrain-rate", type=float, default=0.001, help="the same, of a layer")
     parser.add_argument("--gibbs-steps", type=int, default=5)
     parser.add_argument("--annealing-steps", type=int, default=20_000, help="at the end")
     parser.add_argument("--evaluations", type=int, default=8)
@@ -99,7 +100,7 @@ def main():
             key=keys[2],
             num_steps=arguments.pretrain_steps,
             batch_size=arguments.batch_size,
-            optimizer=optax.adam(arguments.learning_rate),
+            optimizer=optax.adam(arguments.pretrain_rate),
         )
     else:
         machine = en.RBM(784, *arguments.layers, data=drawn[:10_000], key=keys[1])

@@ -163,7 +163,7 @@ class Draws(Mapping[str, Any]):
         _memory.check_room(row, (self.num_samples + count) * self.num_chains)
         label = f"{type(self.sampler).__name__}, {self.num_chains} chains"
         with Progress(label, (end - begin) * self.num_chains, progress) as bar:
-            per_call = 1 if self.run.method == "parallel" else self.num_chains
+            per_call = self.num_chains if self.run.whole else 1
             chains, seen = _driver.advance(
                 self.run, self.chain_keys, self.chains, begin, end, lambda n: bar(n * per_call)
             )

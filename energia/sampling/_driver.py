@@ -12,6 +12,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from energia._types import Values, as_array, put
 from energia.energies._unconstrained import Unconstrained
@@ -57,6 +59,12 @@ class Run(eqx.Module):
     key_impl: str = eqx.field(static=True)
     collect: Collect | None = None
     path: Path | None = None
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether one program advances all chains."""
+        return self.method != "parallel" or self.mesh is not None
 
     @property
     def moved(self) -> Any:
@@ -93,13 +101,30 @@ def init_states(run: Run, kernels: Kernel, positions: Mapping[str, Any], keys: A
 def _advance(fixed: tuple[Run, Any, Any, Any], chain: Chain) -> Any:
     """Steps start to stop of one chain or of all, and what they left to keep."""
     run, keys, start, stop = fixed
-    keys = jax.random.wrap_key_data(keys, impl=run.key_impl)
-    if run.method != "vectorized":
-        return _steps(run, keys, chain, start, stop)
-    return eqx.filter_vmap(lambda key, chain: _steps(run, key, chain, start, stop))(keys, chain)
+    arrays, static = eqx.partition(chain, eqx.is_array)
+
+    def steps(keys: jax.Array, arrays: Any) -> Any:
+        chain, buffer = _steps(run, keys, eqx.combine(arrays, static), start, stop)
+        return eqx.filter(chain, eqx.is_array), buffer
+
+    def one_after_another(keys: jax.Array, arrays: Any) -> Any:
+        return jax.lax.map(lambda one: steps(*one), (keys, arrays))
+
+    advance: Callable[[jax.Array, Any], Any] = steps
+    if run.method == "vectorized":
+        advance = jax.vmap(steps)
+    elif run.mesh is not None:  # so that no chain waits for the longest step of another
+        advance = one_after_another
+    if run.mesh is not None:
+        over = PartitionSpec(run.mesh.axis_names)
+        advance = jax.shard_map(
+            advance, mesh=run.mesh, in_specs=over, out_specs=over, check_vma=False
+        )
+    arrays, buffer = advance(keys, arrays)
+    return eqx.combine(arrays, static), buffer
 
 
-def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.Array) -> Any:
+def _steps(run: Run, key_data: jax.Array, chain: Chain, start: jax.Array, stop: jax.Array) -> Any:
     """The loop over steps.
 
     The key of step t is fold_in(chain key, t), t absolute, so that the draws do not depend on where
@@ -108,6 +133,7 @@ def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.A
     A draw's slot in the buffer is written at each of its thinned steps and the last one stays.
     Warm-up needs no branch: it writes slot 0, which the first draw overwrites.
     """
+    key = jax.random.wrap_key_data(key_data, impl=run.key_impl)
     together = run.method == "together"
     num_warmup, thin = run.num_warmup, run.thin
     over_chains = jax.vmap if together else lambda function: function
@@ -177,7 +203,9 @@ def _steps(run: Run, key: jax.Array, chain: Chain, start: jax.Array, stop: jax.A
 # --- the host's side
 
 
-def choose_method(kernel: Kernel, chain_method: str, num_chains: int) -> Method:
+def choose_method(
+    kernel: Kernel, chain_method: str, num_chains: int, mesh: Mesh | None = None
+) -> Method:
     """How chains run: side by side in one program, or one program a chain on the CPU's cores."""
     known = ("auto", "vectorized", "parallel")
     if chain_method not in known:
@@ -188,12 +216,32 @@ def choose_method(kernel: Kernel, chain_method: str, num_chains: int) -> Method:
                 f"{type(kernel).__name__} is tuned on all chains together: "
                 "chain_method='parallel' cannot run it, leave 'auto'"
             )
+        if mesh is not None:
+            raise ValueError(
+                f"{type(kernel).__name__} is tuned on all chains together: mesh= cannot share them "
+                "out, leave it away"
+            )
         return "together"
     if chain_method != "auto":
         return "vectorized" if chain_method == "vectorized" else "parallel"
     on_cpu = jax.default_backend() == "cpu"
     waits = kernel.has(VariableLength)
     return "parallel" if on_cpu and (waits or num_chains == 1) else "vectorized"
+
+
+def check_mesh(mesh: Any, num_chains: int) -> None:
+    """Raise unless the devices of a mesh get equally many chains each."""
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh= takes a mesh such as jax.make_mesh((8,), ('chains',)), got {mesh!r}"
+        )
+    if num_chains % mesh.size:
+        raise ValueError(
+            f"num_chains={num_chains} cannot be shared out evenly to the {mesh.size} devices of "
+            f"mesh=: take {mesh.size * -(-num_chains // mesh.size)}"
+        )
 
 
 def check_length(steps: int) -> None:
@@ -242,8 +290,11 @@ def advance(
 ) -> tuple[Chain, dict[str, Any]]:
     """Steps begin to end of all chains: the chains, and arrays (chain, draw, ...) as NumPy's."""
     go = functools.partial(_slices, run, begin=begin, end=end)
-    if run.method != "parallel":
-        chains, seen = go(keys, _on_device(chains), report=report)
+    if run.whole:
+        over = None
+        if run.mesh is not None:
+            over = NamedSharding(run.mesh, PartitionSpec(run.mesh.axis_names))
+        chains, seen = go(jax.device_put(keys, over), _on_device(chains, over), report=report)
         if run.method == "together":
             seen = jax.tree.map(lambda rows: np.moveaxis(rows, 1, 0), seen)
         return _on_host(chains), seen
@@ -281,7 +332,7 @@ def advance(
 
 def _slices(
     run: Run,
-    keys: np.ndarray,
+    keys: Any,
     chain: Chain,
     *,
     begin: int,
@@ -290,11 +341,14 @@ def _slices(
 ) -> tuple[Chain, dict[str, Any]]:
     """The run in slices of about half a second, so that it can be watched and interrupted."""
     num_warmup, thin = int(run.num_warmup), int(run.thin)
-    axis = 1 if run.method == "vectorized" else 0
+    axis = 1 if run.whole and run.method != "together" else 0
     pieces: list[Any] = []
     t, size = begin, FIRST_SLICE
+    hosts = 1 if run.mesh is None else jax.process_count()
     while t < end:
         drawn = max(t - num_warmup, 0) // thin
+        if hosts > 1:  # all take the same slices, whatever their clocks say
+            size = run.chunk
         stop = min(t + size, end, num_warmup + (drawn + run.chunk) * thin)
         if stop > num_warmup:  # a slice ends at a kept draw
             stop = min(num_warmup + -(-(stop - num_warmup) // thin) * thin, end)
@@ -303,7 +357,7 @@ def _slices(
         new = (max(stop - num_warmup, 0) // thin) - drawn
         if new:
             rows = (slice(None),) * axis + (slice(0, new),)
-            pieces.append(jax.tree.map(lambda a, rows=rows: np.asarray(a)[rows].copy(), seen))
+            pieces.append(jax.tree.map(lambda a, rows=rows: _fetch(a)[rows].copy(), seen))
         else:
             jax.block_until_ready(seen)
         seconds = max(time.perf_counter() - began, 1e-6)
@@ -325,15 +379,22 @@ def _stack(trees: Iterable[Any]) -> Any:
     return eqx.combine(arrays, parts[0][1])
 
 
-def _on_device(tree: Any) -> Any:
+def _on_device(tree: Any, sharding: NamedSharding | None = None) -> Any:
     """Fresh device arrays, safe to donate."""
     arrays, static = eqx.partition(tree, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     # copied, as the device may share NumPy's memory; all at once, as each call has its price
-    leaves = jax.device_put([np.array(leaf) for leaf in leaves])
+    leaves = jax.device_put([np.array(leaf) for leaf in leaves], sharding)
     return eqx.combine(jax.tree.unflatten(structure, leaves), static)
 
 
 def _on_host(tree: Any) -> Any:
     arrays, static = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.tree.map(np.array, arrays), static)
+    return eqx.combine(jax.tree.map(lambda leaf: np.array(_fetch(leaf)), arrays), static)
+
+
+def _fetch(array: Any) -> np.ndarray:
+    """An array on this host, also where other hosts hold parts of it."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)

@@ -40,6 +40,7 @@ def sample(
     thin: int = 1,
     collect: Callable[..., Any] | None = None,
     chain_method: str = "auto",
+    mesh: jax.sharding.Mesh | None = None,
     progress: bool | None = None,
 ) -> Draws:
     r"""Draw from $p \propto e^{-E}$ with Markov chains, or with runs of particles.
@@ -70,6 +71,12 @@ def sample(
             about that number.
         chain_method: 'vectorized' (side by side in one program), 'parallel' (one program a chain,
             on the cores of the CPU) or 'auto', which chooses by kernel and device.
+        mesh: devices to share the chains out to, `jax.make_mesh((8,), ("chains",))`: CPU devices,
+            GPUs, or those of all processes that `jax.distributed` joins, of which each calls
+            `sample` alike and gets all draws. `num_chains` is a multiple of their number. A chain's
+            draws depend on its key alone: where chains run one after another ('parallel'), they are
+            the same bit by bit on any number of devices of a kind, and without a mesh. None: one
+            device.
         progress: show a progress line on standard error; None: where that is a terminal.
 
     Returns:
@@ -107,18 +114,23 @@ def sample(
     if isinstance(kernel, ParticleSampler):
         if thin > 1:
             raise ValueError(f"thin={thin}: particles are no chain, take fewer of them")
+        if mesh is not None:
+            raise ValueError(
+                f"{type(kernel).__name__} moves all particles together: mesh= shares out chains"
+            )
         return _particles(energy, kernel, key, num_chains, num_samples, init, collect)
     if not isinstance(kernel, Kernel):
         raise TypeError(f"sample() needs a sampler that draws, got {kernel!r}")
     _driver.check_length(num_warmup + num_samples * thin)
     preload()
-    method = _driver.choose_method(kernel, chain_method, num_chains)
+    _driver.check_mesh(mesh, num_chains)
+    method = _driver.choose_method(kernel, chain_method, num_chains, mesh)
     given = _starts.given_starts(target, init, num_chains)
     seeds = _starts.chain_seeds(key, num_chains)
     keys = _starts.chain_keys(seeds, key)
     impl = str(jax.random.key_impl(key))
     run, chains = prepare(
-        energy, kernel, keys, impl, num_warmup, thin, method, given, seeds, collect
+        energy, kernel, keys, impl, num_warmup, thin, method, given, seeds, collect, mesh
     )
     draws = Draws(
         energy=target,
@@ -147,6 +159,7 @@ def prepare(
     starts: dict[str, np.ndarray],
     seeds: list[np.random.SeedSequence],
     collect: Any,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[_driver.Run, _driver.Chain]:
     """Check everything, find starts, and set up the chains before their first step."""
     if num_warmup == 0:
@@ -158,9 +171,9 @@ def prepare(
     candidates = 1 if kernel.has(AlongPath) else _starts.CANDIDATES
     gradient = kernel.has(GradientBased)
     positions = _starts.draw_starts(target, starts, seeds, gradient, candidates)
-    run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected, path)
+    run = _driver.Run(target, num_warmup, thin, 1, method, key_impl, collected, path, mesh)
     kept = _driver.kept_shapes(run, positions)
-    chunk = _driver.chunk_draws(kept, 1 if method == "parallel" else len(keys))
+    chunk = _driver.chunk_draws(kept, len(keys) if run.whole else 1)
     run = dataclasses.replace(run, chunk=chunk)
     kernels, tuning = _driver.tune_init(run, strong_tree(kernel), positions)
     states = _driver.init_states(run, kernels, positions, keys)
