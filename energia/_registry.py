@@ -31,6 +31,14 @@ class Registry(Generic[Base]):
         Raises:
             TypeError: when the name is no string or the class is of another kind.
             ValueError: when another class has the name.
+
+        Example:
+            >>> import energia as en
+            >>> @en.samplers.register("small_steps")
+            ... class SmallSteps(en.samplers.MALA):
+            ...     pass
+            >>> "small_steps" in en.samplers.names()
+            True
         """
         if not isinstance(name, str):
             raise TypeError(f"{self.where}.register takes a name: @{self.where}.register('name')")
@@ -52,7 +60,13 @@ class Registry(Generic[Base]):
         return add
 
     def names(self) -> tuple[str, ...]:
-        """All registered names, sorted."""
+        """All registered names, sorted.
+
+        Example:
+            >>> import energia as en
+            >>> en.objectives.names()[:4]
+            ('cd', 'cnce', 'drl', 'dsm')
+        """
         return tuple(sorted(self._classes))
 
     def name_of(self, cls: type) -> str | None:

@@ -322,7 +322,14 @@ def noise_levels(num_levels: int = 100, schedule: str = "cosine") -> jax.Array:
 
 
 def unconstrained(path: Path) -> Path:
-    """The path in unconstrained coordinates: mapped once, after the level."""
+    """The path in unconstrained coordinates: mapped once, after the level.
+
+    Example:
+        >>> import energia as en
+        >>> path = en.paths.tempering(en.Gaussian(0.0).constrain(x=en.Positive()), [2.0, 1.0])
+        >>> en.paths.unconstrained(path).supports
+        {'x': Real(shape=())}
+    """
     reference = None if path.reference is None else Unconstrained(path.reference)
     new = Unconstrained(path.energy, fixed=(path.name,)), reference
     return eqx.tree_at(lambda path: (path.energy, path.reference), path, new, is_leaf=_is_none)

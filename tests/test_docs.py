@@ -3,6 +3,8 @@
 import ast
 import doctest
 import importlib
+import inspect
+import operator
 import pkgutil
 import re
 import subprocess
@@ -32,11 +34,23 @@ def test_docstring_examples_run(name):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", en.__all__)
+PUBLIC = [
+    *en.__all__,
+    *(
+        f"{module}.{name}"
+        for module in en.__all__
+        if inspect.ismodule(getattr(en, module))
+        for name in getattr(en, module).__all__
+    ),
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name):
-    documentation = getattr(en, name).__doc__
+    public = operator.attrgetter(name)(en)
+    documentation = inspect.getdoc(public)
     assert documentation
-    assert documentation.strip()
+    assert ">>> " in documentation or not callable(public)
 
 
 GIVE = ("problems.append", "found.append", "notes.append", "Failure", "self._fail")

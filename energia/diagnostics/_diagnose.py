@@ -24,7 +24,13 @@ Kind = Literal["chains", "particles", "minima"]  # what draws are
 
 
 class ConvergenceWarning(UserWarning):
-    """Chains that have not converged, as far as can be seen; the message has the numbers."""
+    """Chains that have not converged, as far as can be seen; the message has the numbers.
+
+    Example:
+        >>> import energia as en, warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", en.ConvergenceWarning)  # a run is known to be short
+    """
 
     def __init__(self, problems: "str | list[str]"):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -48,6 +54,13 @@ class Diagnosis:
         problems: what is wrong, each with its numbers and advice.
         notes: what to know that is no fault.
         tempering: of parallel tempering, what its swaps tell; else None.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> draws = en.sample(en.Gaussian(jnp.zeros(2)), "nuts", key=jax.random.key(0))
+        >>> verdict = draws.diagnose(show=False)
+        >>> verdict.ok, verdict.divergences, verdict.max_rhat < 1.01
+        (True, 0, True)
     """
 
     max_rhat: float

@@ -25,6 +25,12 @@ class Calibration:
         bin_count: rows in each bin, shape (num_bins,).
         bin_confidence: mean confidence in each bin, NaN where it is empty.
         bin_accuracy: accuracy in each bin, NaN where it is empty.
+
+    Example:
+        >>> import energia as en, numpy as np
+        >>> even = np.full((4, 2), 0.5)
+        >>> en.evaluate.calibration_error(even, [0, 0, 0, 1], num_bins=10)
+        Calibration(error 0.25, accuracy 0.75, confidence 0.5; 4 rows in 10 bins)
     """
 
     value: float

@@ -18,6 +18,14 @@ class EvaluationWarning(UserWarning):
 
     Attributes:
         problems: what is wrong, each with its numbers and advice.
+
+    Example:
+        >>> import energia as en
+        >>> raise en.evaluate.EvaluationWarning("3 weights of 128 are effective")
+        Traceback (most recent call last):
+            ...
+        energia.evaluate._estimate.EvaluationWarning: the estimate should not be trusted:
+          3 weights of 128 are effective
     """
 
     def __init__(self, problems: str | tuple[str, ...] | list[str]):
@@ -53,6 +61,12 @@ class LogPartition:
         levels: the values of the path's variable, reference to target; None where there are none.
         problems: why it should not be trusted, each with its numbers and advice.
         notes: what to know that is no fault.
+
+    Example:
+        >>> import energia as en
+        >>> result = en.evaluate.log_partition(en.DoubleWell(3.0))
+        >>> round(float(result), 3), result.method, result.ok
+        (0.114, 'quadrature', True)
     """
 
     value: float

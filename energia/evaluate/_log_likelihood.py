@@ -37,6 +37,13 @@ class LogLikelihood:
         upper: mean of these data with its lower side; `inf` where there is none.
         log_partition: the estimate of $\log Z$.
         is_bound: whether it is the variational lower bound.
+
+    Example:
+        >>> import energia as en, numpy as np
+        >>> rbm = en.RBM.from_parameters(np.zeros((2, 1)), np.zeros(2), np.zeros(1))
+        >>> result = en.evaluate.log_likelihood(rbm, np.array([[0, 1], [1, 1]]))
+        >>> round(result.value, 4), round(result.bits_per_dimension, 4), result.is_bound
+        (-1.3863, 1.0, False)
     """
 
     value: float

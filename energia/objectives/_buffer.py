@@ -36,6 +36,13 @@ class ReplayBuffer(eqx.Module):
     References:
         Vitter (1985), Random sampling with a reservoir (algorithm R). Du, Li, Tenenbaum and
         Mordatch (2021), Improved contrastive divergence training of energy-based models.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> buffer = en.objectives.ReplayBuffer({"x": jnp.arange(8.0)})
+        >>> slots, drawn = buffer.draw(jax.random.key(0), 3)
+        >>> buffer.size, bool(jnp.all(drawn["x"] == slots))
+        (8, True)
     """
 
     values: Values

@@ -35,6 +35,16 @@ class Objective(eqx.Module):
 
     Attributes:
         given: variables that are in the data and conditioned on, not modelled (labels, say).
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> class Moments(en.objectives.Objective):  # of an energy without a normaliser: no density
+        ...     def init(self, energy, data, key):
+        ...         return None, None
+        ...     def loss(self, energy, learned, batch, state, key):
+        ...         return jnp.mean(jax.vmap(energy.at)(batch)), state, {}
+        >>> issubclass(Moments, en.objectives.Objective)
+        True
     """
 
     given: tuple[str, ...] = eqx.field(default=(), converter=_names, static=True, kw_only=True)
@@ -97,7 +107,13 @@ registry.use_base(Objective)
 
 
 class NotADensity(eqx.Module):
-    """Marker: the learned energy is not minus a log density."""
+    """Marker: the learned energy is not minus a log density.
+
+    Example:
+        >>> import energia as en
+        >>> issubclass(en.objectives.PCD, en.objectives.NotADensity)
+        False
+    """
 
 
 def support_shapes(energy: Energy, names: Collection[str]) -> dict[str, jax.ShapeDtypeStruct]:

@@ -29,6 +29,11 @@ class Sampler(eqx.Module):
     or a `ParticleSampler`; capabilities are told by the marker classes `GradientBased`, `Biased`,
     `DiscreteSpace`, `AllChains`, `AlongPath`, `VariableLength` and `Minimiser`, and asked for with
     `has`.
+
+    Example:
+        >>> import energia as en
+        >>> isinstance(en.samplers.SMC(), en.samplers.Sampler), en.samplers.NUTS().bias()
+        (True, None)
     """
 
     def has(self, marker: type) -> bool:
@@ -54,6 +59,15 @@ class Kernel(Sampler):
     `en.sample` maps bounded ones to the reals first.
 
     To write one, define `init` and `step`; to have it tuned, `tune_init` and `tune` too.
+
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> kernel = en.samplers.MALA(step_size=0.5)
+        >>> energy, position = en.Gaussian(jnp.zeros(2)), {"x": jnp.ones(2)}
+        >>> state = kernel.init(energy, position, jax.random.key(0))
+        >>> state, info = kernel.step(energy, state, jax.random.key(1))
+        >>> state.position["x"].shape, sorted(info)
+        ((2,), ['acceptance_rate', 'lp', 'step_size'])
     """
 
     tunable: ClassVar[tuple[str, ...]] = ()
@@ -135,6 +149,11 @@ class ParticleSampler(Sampler):
     """Turns starting points into draws in one run.
 
     `en.sample` makes one run a chain, with a draw for each particle.
+
+    Example:
+        >>> import energia as en
+        >>> isinstance(en.samplers.SMC(), en.samplers.ParticleSampler)
+        True
     """
 
     @abc.abstractmethod
@@ -160,31 +179,73 @@ class ParticleSampler(Sampler):
 
 
 class GradientBased(eqx.Module):
-    """Marker: needs the gradient of the energy, so continuous variables only."""
+    """Marker: needs the gradient of the energy, so continuous variables only.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.MALA().has(en.samplers.GradientBased)
+        True
+    """
 
 
 class Biased(eqx.Module):
-    """Marker: does not leave exp(-E) invariant, by design."""
+    """Marker: does not leave exp(-E) invariant, by design.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.Langevin(step_size=0.1).has(en.samplers.Biased)
+        True
+    """
 
 
 class DiscreteSpace(eqx.Module):
-    """Marker: moves discrete variables."""
+    """Marker: moves discrete variables.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.GibbsWithGradients().has(en.samplers.DiscreteSpace)
+        True
+    """
 
 
 class AllChains(eqx.Module):
-    """Marker: tuned on all chains together, which therefore run side by side."""
+    """Marker: tuned on all chains together, which therefore run side by side.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.ChEESHMC().has(en.samplers.AllChains)
+        True
+    """
 
 
 class AlongPath(eqx.Module):
-    """Marker: moves along a path, and takes an `en.Path` in place of an energy."""
+    """Marker: moves along a path, and takes an `en.Path` in place of an energy.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.ParallelTempering("hmc").has(en.samplers.AlongPath)
+        True
+    """
 
 
 class Minimiser(eqx.Module):
-    """Marker: what it draws are low points of the energy, and follow no law."""
+    """Marker: what it draws are low points of the energy, and follow no law.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.SimulatedAnnealing().has(en.samplers.Minimiser)
+        True
+    """
 
 
 class VariableLength(eqx.Module):
-    """Marker: a step's length varies, so that chains run side by side wait for the longest."""
+    """Marker: a step's length varies, so that chains run side by side wait for the longest.
+
+    Example:
+        >>> import energia as en
+        >>> en.samplers.HMC().has(en.samplers.VariableLength)
+        False
+    """
 
 
 def ways_out(energy: Energy, name: str, sampler: str) -> str:

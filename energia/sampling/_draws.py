@@ -57,6 +57,12 @@ class Draws(Mapping[str, Any]):
     `draws['x']` is a JAX array of shape (chain, draw, \*shape); `draws.stats['lp']` is minus the
     energy at each draw, and the other statistics have ArviZ's names.
 
+    Example:
+        >>> import energia as en, jax, jax.numpy as jnp
+        >>> draws = en.sample(en.Gaussian(jnp.zeros(2)), "mala", key=jax.random.key(0))
+        >>> draws["x"].shape, draws.stats["lp"].shape, draws.diagnose(show=False).ok
+        ((4, 1000, 2), (4, 1000), True)
+
     Attributes:
         energy: what was sampled; None after `load` without it.
         sampler: the sampler as it was configured.

@@ -22,6 +22,12 @@ class Support(abc.ABC):
 
     Continuous supports carry a bijection from unconstrained reals, `constrain`, with the logarithm
     of its Jacobian determinant, and its inverse `unconstrain`. Discrete supports list their values.
+
+    Example:
+        >>> import energia as en, numpy as np
+        >>> support = en.Positive((2,))
+        >>> support.shape, support.discrete, support.contains(np.array([1.0, -1.0])).tolist()
+        ((2,), False, [True, False])
     """
 
     discrete: ClassVar[bool] = False

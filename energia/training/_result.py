@@ -29,6 +29,13 @@ class Fit(Generic[Model]):
         sampler: the sampler that the objective trained, or that matches it, else None.
         num_steps: training steps done.
         stopped: why training ended early, or None.
+
+    Example:
+        >>> import energia as en, jax, numpy as np
+        >>> rows = np.random.default_rng(0).normal(2.0, 1.0, (1000, 1))
+        >>> fit = en.fit(en.Gaussian([0.0]), rows, "sm", key=jax.random.key(0), num_steps=500)
+        >>> fit.num_steps, fit.history["loss"].shape, fit.stopped
+        (500, (500,), None)
     """
 
     energy: Model

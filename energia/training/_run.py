@@ -25,7 +25,13 @@ CHECK_STEPS = 256
 
 
 class TrainingWarning(UserWarning):
-    """Training stopped early; the message says at which step and what usually helps."""
+    """Training stopped early; the message says at which step and what usually helps.
+
+    Example:
+        >>> import energia as en, warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", en.TrainingWarning)  # a script is to end there
+    """
 
 
 class Run:
