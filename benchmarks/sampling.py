@@ -2,13 +2,15 @@
 
     python benchmarks/sampling.py
     python benchmarks/sampling.py --targets eight_schools --processes 1 --repeats 3
+    python benchmarks/sampling.py --targets eight_schools --acceptance-rate 0.95
 
 All sample the same density of unconstrained positions with 4 chains, 1,000 warm-up steps and 1,000
-draws, with each library's default tuning, from starts of the same law, Uniform(-2, 2): energia
-takes the lowest of 16 for each chain, the others one. Hand-written is `blackjax.window_adaptation`
-and a scan in one compiled function, chains by `vmap` (the usual recipe) and by `lax.map`; NumPyro
-runs with each of its chain methods ('parallel' over 4 host devices that XLA is told to make),
-inside one `jax.jit`, which spares it compiling at every call.
+draws, with each library's default tuning, or with one acceptance rate that all are tuned to, from
+starts of the same law, Uniform(-2, 2): energia takes the lowest of 16 for each chain, the others
+one. Hand-written is `blackjax.window_adaptation` and a scan in one compiled function, chains by
+`vmap` (the usual recipe) and by `lax.map`; NumPyro runs with each of its chain methods ('parallel'
+over 4 host devices that XLA is told to make), inside one `jax.jit`, which spares it compiling at
+every call.
 
 Each library runs in a process of its own with no compilation cache; all of them make their first
 call in turn, then their warm runs in turn, with one key a turn. Told are medians: seconds of a
@@ -48,14 +50,16 @@ SIDES = ("energia", *HAND_WRITTEN, *NUMPYRO)
 # --- one library in its process: seconds, effective sample size and gradients of each run
 
 
-def by_energia(energy, method):
+def by_energia(energy, method, rate):
     import numpy as np
 
     import energia as en
 
+    nuts = en.samplers.NUTS(target_acceptance_rate=rate)
+
     def run(key):
         draws = en.sample(
-            energy, "nuts", key=key, num_chains=CHAINS, num_warmup=WARMUP, num_samples=DRAWS
+            energy, nuts, key=key, num_chains=CHAINS, num_warmup=WARMUP, num_samples=DRAWS
         )
         steps, diverging = (np.asarray(draws.stats[name]) for name in ("n_steps", "diverging"))
         return {n: np.asarray(x) for n, x in draws.items()}, steps, diverging
@@ -83,7 +87,7 @@ def _potential(energy):
     return target.at, starts
 
 
-def by_blackjax(energy, method):
+def by_blackjax(energy, method, rate):
     import blackjax
     import jax
 
@@ -95,7 +99,10 @@ def by_blackjax(energy, method):
     def chain(key, position):
         tune, draw = jax.random.split(key)
         warmup = blackjax.window_adaptation(
-            blackjax.nuts, log_density, adaptation_info_fn=lambda *_: None
+            blackjax.nuts,
+            log_density,
+            target_acceptance_rate=rate or 0.8,
+            adaptation_info_fn=lambda *_: None,
         )
         (state, parameters), _ = warmup.run(tune, position, WARMUP)
         kernel = blackjax.nuts(log_density, **parameters)
@@ -125,13 +132,13 @@ def by_blackjax(energy, method):
     return run
 
 
-def by_numpyro(energy, method):
+def by_numpyro(energy, method, rate):
     import jax
     from numpyro.infer import MCMC, NUTS
 
     potential, starts = _potential(energy)
     runner = MCMC(
-        NUTS(potential_fn=potential),
+        NUTS(potential_fn=potential, target_accept_prob=rate or 0.8),
         num_warmup=WARMUP,
         num_samples=DRAWS,
         num_chains=CHAINS,
@@ -153,7 +160,7 @@ def by_numpyro(energy, method):
 LIBRARIES = {"energia": by_energia, "blackjax": by_blackjax, "numpyro": by_numpyro}
 
 
-def worker(target: str, side: str) -> None:
+def worker(target: str, side: str, rate: float | None) -> None:
     """Run once for each seed that comes in, and tell what came out."""
     import jax
     import posteriors
@@ -164,7 +171,7 @@ def worker(target: str, side: str) -> None:
     warnings.simplefilter("ignore")
     library, _, method = side.partition(" ")
     energy = strong_tree(getattr(posteriors, target)())
-    run = LIBRARIES[library](energy, method)
+    run = LIBRARIES[library](energy, method, rate)
     for line in sys.stdin:
         key = jax.random.key(int(line))
         began, cpu_began = time.perf_counter(), time.process_time()
@@ -184,7 +191,9 @@ def worker(target: str, side: str) -> None:
 # --- all of them in turn
 
 
-def measure(target: str, sides: tuple[str, ...], processes: int, repeats: int) -> Any:
+def measure(
+    target: str, sides: tuple[str, ...], processes: int, repeats: int, options: list[str]
+) -> Any:
     """First calls and warm runs of every side."""
     first: dict[str, list] = {side: [] for side in sides}
     warm: dict[str, list] = {side: [] for side in sides}
@@ -194,7 +203,7 @@ def measure(target: str, sides: tuple[str, ...], processes: int, repeats: int) -
         workers = {}
         for side in sides:
             workers[side] = subprocess.Popen(
-                [sys.executable, __file__, "--worker", target, side],
+                [sys.executable, __file__, "--worker", target, side, *options],
                 env=environment | (devices if side == "numpyro parallel" else {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -266,10 +275,11 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--processes", type=int, default=3, help="first calls of each library")
     parser.add_argument("--repeats", type=int, default=5, help="warm runs of each process")
+    parser.add_argument("--acceptance-rate", type=float, help="that all are tuned to")
     parser.add_argument("--worker", nargs=2, metavar=("TARGET", "SIDE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        return worker(*arguments.worker)
+        return worker(*arguments.worker, arguments.acceptance_rate)
     import jax
     import posteriors
 
@@ -281,6 +291,8 @@ def main() -> None:
         f"{'ESS':>7}{'ESS/s (CPU)':>20}{'grad/ESS':>9}{'diverged':>9}",
         flush=True,
     )
+    rate = arguments.acceptance_rate
+    options = [] if rate is None else ["--acceptance-rate", str(rate)]
     ratios: dict[str, list] = {}
     for target in arguments.targets:
         try:
@@ -288,7 +300,8 @@ def main() -> None:
         except posteriors.NoData as missing:
             print(f"{target:<20}skipped: {missing}")
             continue
-        found = measure(target, tuple(arguments.sides), arguments.processes, arguments.repeats)
+        counts = arguments.processes, arguments.repeats
+        found = measure(target, tuple(arguments.sides), *counts, options)
         for name, ratio in report(target, *found).items():
             ratios.setdefault(name, []).append(ratio)
     for name, values in ratios.items():

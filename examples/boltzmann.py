@@ -16,6 +16,7 @@ hold for that binarisation, and not for thresholded digits, which score some 15 
 import argparse
 import pathlib
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -61,17 +62,25 @@ TEMPERED = en.samplers.ParallelTempering("gibbs", num_replicas=8)
 
 
 def samples(machine, sampler, key, num_chains=10, each=3):
-    """Draws far apart, of many chains."""
-    draws = en.sample(
-        machine, sampler, key=key, num_chains=num_chains, num_warmup=500, num_samples=500, thin=2
-    )
+    """Draws far apart, of many chains: to look at, so that few of each will do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", en.ConvergenceWarning)
+        draws = en.sample(
+            machine,
+            sampler,
+            key=key,
+            num_chains=num_chains,
+            num_warmup=500,
+            num_samples=500,
+            thin=2,
+        )
     chosen = np.linspace(0, 499, each).astype(int)
     rows = {name: np.concatenate(draws[name][:, chosen]) for name in machine.variables}
     return average(machine, rows)
 
 
 def completed(rbm, image, key):
-    """A digit of which the upper half is clamped: the mean over draws of the lower one."""
+    """A digit of which the upper half is clamped: the mean over draws of the lower one; R-hat."""
     half = image.size // 2
 
     def whole(missing, known):
@@ -80,8 +89,11 @@ def completed(rbm, image, key):
     posterior = (
         rbm.substitute(v=whole).constrain(missing=en.Binary(half)).condition(known=image[:half])
     )
-    draws = en.sample(posterior, TEMPERED, key=key, num_warmup=200, num_samples=1000)
-    return np.concatenate([image[:half], draws["missing"].mean((0, 1))])
+    with warnings.catch_warnings():  # told for all of them at once
+        warnings.simplefilter("ignore", en.ConvergenceWarning)
+        draws = en.sample(posterior, TEMPERED, key=key, num_warmup=200, num_samples=1000)
+    mean = np.concatenate([image[:half], draws["missing"].mean((0, 1))])
+    return mean, draws.diagnose(show=False).max_rhat
 
 
 def told(name, result, began):
@@ -136,7 +148,8 @@ def main():
         return
 
     # --- lower halves of test digits, given the upper ones
-    shown = [completed(rbm, image, keys[6]) for image in test[:10]]
+    shown, rhats = zip(*(completed(rbm, image, keys[6]) for image in test[:10]), strict=True)
+    print("completions: max R-hat " + ", ".join(f"{rhat:.2f}" for rhat in rhats))
     halves = [np.concatenate([image[:32], np.full(32, 0.3)]) for image in test[:10]]
     picture(np.concatenate([test[:10], halves, shown]), arguments.out / "rbm_completed.png")
     told("pictures", arguments.out, began)
