@@ -10,6 +10,7 @@ from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 
 import energia as en
 from energia.samplers._adaptation import window_schedule
+from energia.samplers._blackjax import euclidean
 from energia.samplers._metric import metric_init, metric_update
 from energia.testing import Target, check_sampler
 
@@ -42,7 +43,7 @@ def test_windows(num_warmup: int) -> None:
 
 
 def fed(kind: str, draws: np.ndarray, window_ends: tuple[int, ...] = (), refused: Any = ()) -> Any:
-    """The estimate after a run of one chain through these draws."""
+    """The estimate after a run of one chain through these draws, with which a window ends."""
 
     @jax.jit
     def step(metric, draw, t, end, moved):
@@ -53,8 +54,9 @@ def fed(kind: str, draws: np.ndarray, window_ends: tuple[int, ...] = (), refused
         return metric_update(metric, batch, moved[None]).advance(t, jnp.asarray(True), end)
 
     metric = jax.tree.map(jnp.asarray, metric_init(kind, draws.shape[1]))
+    ends = *window_ends, len(draws) - 1
     for t, x in enumerate(draws):
-        numbers = jnp.asarray(t), jnp.asarray(t in window_ends), jnp.asarray(t not in refused)
+        numbers = jnp.asarray(t), jnp.asarray(t in ends), jnp.asarray(t not in refused)
         metric = step(metric, jnp.asarray(x, jnp.float32), *numbers)
     return metric.inverse_mass_matrix
 
@@ -102,6 +104,20 @@ def test_a_chain_that_does_not_move_keeps_its_metric(kind: str) -> None:
     metric = fed(kind, np.ones((40, 3)), refused=range(40))
     start = metric_init(kind, 3).inverse_mass_matrix
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b), metric, start)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_momenta_have_the_mass_matrix_for_covariance(correlation: float, key: jax.Array) -> None:
+    """Whether or not they go by a Cholesky factor: 20,000 draws, at five standard errors."""
+    inverse = np.array([[4.0, correlation], [correlation, 0.25]], np.float32)
+    metric = euclidean(jnp.asarray(inverse))
+    position = {"a": jnp.zeros(()), "b": jnp.zeros(1)}
+    keys = jax.random.split(key, 20_000)
+    drawn: Any = jax.vmap(lambda key: metric.sample_momentum(key, position))(keys)
+    momenta = np.stack([drawn["a"], drawn["b"][:, 0]], axis=1, dtype=np.float64)
+    mass = np.linalg.inv(inverse)
+    error = np.sqrt((mass**2 + np.outer(np.diag(mass), np.diag(mass))) / len(momenta))
+    assert np.all(np.abs(momenta.T @ momenta / len(momenta) - mass) < 5 * error)
 
 
 def test_auto_is_dense_where_that_is_cheap() -> None:

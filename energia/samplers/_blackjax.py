@@ -63,7 +63,7 @@ def log_density(energy: Energy) -> Any:
 def euclidean(inverse_mass_matrix: Any) -> metrics.Metric:
     """BlackJAX's metric; momenta need no Cholesky factor where a dense matrix is diagonal."""
     metric = metrics.default_metric(inverse_mass_matrix)
-    if jnp.ndim(inverse_mass_matrix) != 2:
+    if getattr(inverse_mass_matrix, "ndim", None) != 2:  # diagonal, or of low rank
         return metric
     variance = jnp.diag(inverse_mass_matrix)
     correlated = jnp.any(inverse_mass_matrix != jnp.diag(variance))
