@@ -55,8 +55,9 @@ class StepSizeTuned(Kernel):
     Its `inverse_mass_matrix`, where it has one, is estimated beside it: see `metric_kind`. A number
     that was given stays. The acceptance rate is averaged over the chains tuned together.
 
-    Dual averaging is not begun again when a window ends: the metric changes a little at every step,
-    and a restart tries ten times the step size, which a short last phase does not make up for.
+    Dual averaging is not begun again when a window ends: the metric changes a little every few
+    steps, and a restart tries ten times the step size, which a short last phase does not make up
+    for.
     """
 
     step_size: eqx.AbstractVar[jax.Array | None]
