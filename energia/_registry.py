@@ -34,10 +34,7 @@ class Registry(Generic[Base]):
 
         Example:
             >>> import energia as en
-            >>> @en.samplers.register("small_steps")
-            ... class SmallSteps(en.samplers.MALA):
-            ...     pass
-            >>> "small_steps" in en.samplers.names()
+            >>> en.samplers.register("mala")(en.samplers.MALA) is en.samplers.MALA  # once more
             True
         """
         if not isinstance(name, str):

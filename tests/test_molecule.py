@@ -77,9 +77,9 @@ def test_energies_are_those_of_bonds_and_turns(molecule: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["hmc", "mala"])
-def test_tempering_goes_round_where_a_kernel_stays(tmp_path: Path, kernel: str) -> None:
-    command = [sys.executable, str(SCRIPT), "--kernel", kernel, "--num-samples", "500"]
+@pytest.mark.parametrize(("kernel", "count"), [("hmc", "500"), ("mala", "1500")])
+def test_tempering_goes_round_where_a_kernel_stays(tmp_path: Path, kernel: str, count: str) -> None:
+    command = [sys.executable, str(SCRIPT), "--kernel", kernel, "--num-samples", count]
     result = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     told = result.stdout
