@@ -307,7 +307,7 @@ def main():
     size |= {"seeds": 1, "num_steps": 6000, "num_samples": 1000}
     if arguments.full:
         size = {"width": 128, "depth": 4, "embedding": 32, "batch_size": 1000}
-        size |= {"learning_rate": 1e-3, "seeds": 5, "num_steps": 15_000, "num_samples": 2000}
+        size |= {"learning_rate": 2e-3, "seeds": 5, "num_steps": 15_000, "num_samples": 2000}
     for name, value in size.items():
         if getattr(arguments, name, None) is None:  # what was given stays
             setattr(arguments, name, value)
