@@ -78,6 +78,11 @@ def test_discrete_variables(key: jax.Array) -> None:
         (ValueError, lambda z: z, r"collect= takes \['z'\]; the variables of bounded\(x, y\) are"),
         (TypeError, lambda **all: all, "takes \\*\\*all: variables are the names"),
         (TypeError, lambda x: None, "collect= gives 'value': expected numbers, got None"),
+        (
+            TypeError,
+            lambda x: jnp.exp(1j * x),
+            "dtype complex64: keep its .real and",
+        ),
         (TypeError, lambda x: {}, "must return an array, or a dict of arrays by name"),
     ],
 )

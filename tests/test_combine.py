@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import energia as en
+from energia.objectives._chains import keeps
 from energia.samplers import MALA, NUTS, BlockGibbs, Cycle, RandomKernel, Repeat
 from energia.testing import Target, check_sampler
 from energia.testing._targets import discrete, mixed
@@ -194,7 +195,13 @@ def test_lengths_go_on_varying_inside_a_combination(key: jax.Array) -> None:
         step_size=0.1, trajectory_length=4 * np.pi, inverse_mass_matrix=jnp.ones(4)
     )
     energy = en.Gaussian(jnp.zeros(4))
-    for sampler in (Cycle([chees]), BlockGibbs({"x": chees}), RandomKernel([chees, "mala"])):
+    for sampler in (
+        Cycle([chees]),
+        BlockGibbs({"x": chees}),
+        BlockGibbs({"x": (chees, 1)}),
+        Cycle([Cycle([chees])]),
+        RandomKernel([chees, "mala"]),
+    ):
         draws = en.sample(energy, sampler, key=key, num_warmup=100, num_samples=500)
         assert draws.diagnose(show=False).max_rhat < 1.05
 
@@ -216,3 +223,21 @@ def test_saved_and_loaded_by_the_energy_alone(sampler: Any, tmp_path: Any, key: 
         draws.save(tmp_path / "draws.npz")
         again = en.Draws.load(tmp_path / "draws.npz", energy=energy).extend(10)
         np.testing.assert_array_equal(again["x"], draws.extend(10)["x"])
+
+
+def test_a_random_kernel_is_tuned_inside_a_combination(key: jax.Array) -> None:
+    """By what each kernel last saw, not by nothing at the steps of the others."""
+    inside = BlockGibbs({"x": RandomKernel(["mala", "barker"])})
+    draws = en.sample(NORMAL.energy, inside, key=key, num_warmup=300, num_samples=300)
+    ((_, chosen),) = draws.tuned_sampler.blocks
+    for kernel in chosen.kernels:
+        assert np.all(np.asarray(kernel.step_size) > 0.1), kernel
+    assert 0.3 < float(jnp.mean(draws.stats["acceptance_rate"])) < 0.8
+
+
+def test_what_persistent_chains_keep() -> None:
+    momentum = en.samplers.UnadjustedHMC(persistence=0.9)
+    assert keeps(Repeat(momentum, 2))
+    assert keeps(Cycle(["mala", Cycle([momentum])]))
+    assert not keeps(Repeat("mala", 2))
+    assert not keeps(BlockGibbs({"x": "nuts", "z": ("gibbs", 2)}))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ import energia as en
 from energia.samplers._adaptation import window_schedule
 from energia.samplers._blackjax import euclidean
 from energia.samplers._metric import metric_init, metric_update
+from energia.sampling._storage import decode, encode
 from energia.testing import Target, check_sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
@@ -160,6 +162,12 @@ def test_a_low_rank_metric_is_used_again() -> None:
     assert again.stats["acceptance_rate"].mean() > 0.6
     with pytest.raises(ValueError, match="must have shape \\(3,\\)"):
         draw(tuned, en.Gaussian(np.zeros(3)), num_warmup=0)
+
+
+def test_a_low_rank_metric_is_saved() -> None:
+    metric = LowRankInverseMassMatrix(*map(jnp.asarray, (np.ones(3), np.eye(3, 2), np.ones(2))))
+    kernel, arrays = en.samplers.NUTS(step_size=0.5, inverse_mass_matrix=metric), {}
+    assert eqx.tree_equal(decode(encode(kernel, arrays, "sampler"), arrays), kernel)
 
 
 def rate_after(kernel: Any, rate: float, diverging: bool, step: int) -> float:

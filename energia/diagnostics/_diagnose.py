@@ -172,10 +172,16 @@ def _check(
             "declare the support with .constrain, or use a kernel with a Metropolis step"
         )
     if frozen:
-        problems.append(
-            f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): the step "
-            "size is too large, or the start is where the energy is not finite"
-        )
+        first = f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): "
+        if _moves(stats.get("lp"), frozen):  # what was collected tells nothing of it
+            first = (
+                f"{len(frozen)} of {num_chains} chains moved, and every draw kept of them is the "
+                f"same (chain {frozen[0]} first): collect= keeps what hardly ever changes; keep "
+                "something else, or draw more"
+            )
+        else:
+            first += "the step size is too large, or the start is where the energy is not finite"
+        problems.append(first)
     if num_draws < 4:
         problems.append(f"{num_draws} draws a chain are too few to check: R-hat and ESS need 4")
     elif num_chains < 2:
@@ -278,6 +284,13 @@ def _entries(positions: Arrays) -> Iterator[tuple[str, np.ndarray]]:
 def _frozen(positions: Arrays) -> tuple[int, ...]:
     moved = [np.any(d != d[:, :1], axis=tuple(range(1, d.ndim))) for d in positions.values()]
     return tuple(int(chain) for chain in np.nonzero(~np.any(moved, axis=0))[0])
+
+
+def _moves(lp: np.ndarray | None, chains: tuple[int, ...]) -> bool:
+    """Whether the energy changes along each of these chains, by more than rounding."""
+    if lp is None or not np.isfinite(own := lp[list(chains)].astype(np.float64)).all():
+        return False
+    return bool(np.all(np.ptp(own, axis=1) > 1e-3 * (1 + np.abs(own[:, 0]))))
 
 
 def _plain_rhat(draws: np.ndarray) -> float:

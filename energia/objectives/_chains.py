@@ -12,7 +12,8 @@ from energia import samplers
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.objectives._objective import conditioned
-from energia.samplers import BlockGibbs, Gibbs, Kernel, Langevin
+from energia.samplers import BlockGibbs, Gibbs, Kernel, Langevin, Repeat
+from energia.samplers._combined import Combined
 from energia.supports import Continuous
 
 
@@ -76,6 +77,10 @@ def unconstrained(energy: Energy, rows: Values, fixed: Values) -> Values:
 
 def keeps(kernel: Kernel) -> bool:
     """Whether a kernel has more to keep of a chain than where it is, a momentum say."""
+    if isinstance(kernel, Repeat):
+        return keeps(kernel.kernel)
+    if isinstance(kernel, Combined):
+        return any(keeps(part) for part in kernel._kernels())
     return type(kernel).renew is not Kernel.renew
 
 

@@ -85,6 +85,11 @@ class Combined(Kernel):
             parts.append(Part(state, nothing_told(kernel, conditional, state, key)))
         return CombinedState(position, tuple(parts))
 
+    def renew(
+        self, energy: Energy, state: CombinedState, position: Values, key: jax.Array
+    ) -> CombinedState:
+        return state._replace(position=position)  # each part is renewed when it moves
+
     def tune_init(
         self: Same, energy: Energy, positions: Starts, num_warmup: int
     ) -> tuple[Same, Any]:

@@ -175,6 +175,9 @@ class Repeat(Kernel):
     def init(self, energy: Energy, position: Values, key: jax.Array) -> Any:
         return self.kernel.init(energy, position, key)
 
+    def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
+        return self.kernel.renew(energy, state, position, key)
+
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         def body(t: jax.Array, carry: Any) -> Any:
             state, before = carry

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from energia._types import check_count, check_key, parameters_of, strong_tree
@@ -251,4 +252,10 @@ def _collect(function: Any, energy: Energy) -> _driver.Collect:
         raise TypeError(
             f"collect= must return an array, or a dict of arrays by name, got {list(kept)}"
         )
+    for name, value in kept.items():
+        if jnp.issubdtype(value.dtype, jnp.complexfloating):  # diagnostics would see half of it
+            raise TypeError(
+                f"collect= gives {name!r} of dtype {value.dtype}: keep its .real and .imag, such "
+                "as {'real': z.real, 'imag': z.imag}"
+            )
     return collect

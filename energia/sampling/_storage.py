@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import numpy as np
+from blackjax.mcmc.metrics import LowRankInverseMassMatrix
 
 from energia._types import Values
 from energia.energies._energy import Energy
@@ -86,7 +87,10 @@ def encode(config: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
         return {"array": prefix}
     if isinstance(config, tuple):
         items = [encode(item, arrays, f"{prefix}/{index}") for index, item in enumerate(config)]
-        return None if None in items else {"items": items}
+        if None in items:
+            return None
+        low_rank = isinstance(config, LowRankInverseMassMatrix)
+        return {"low_rank" if low_rank else "items": items}
     if config is None or isinstance(config, bool | int | float | str):
         return {"value": config}
     return None
@@ -111,6 +115,8 @@ def decode(data: Any, arrays: dict[str, np.ndarray]) -> Any:
         return data["value"]
     if "items" in data:
         return tuple(decode(item, arrays) for item in data["items"])
+    if "low_rank" in data:
+        return LowRankInverseMassMatrix(*(decode(item, arrays) for item in data["low_rank"]))
     fields = {name: decode(value, arrays) for name, value in data["fields"].items()}
     cls = _class_of(data["sampler"])
     assert cls is not None
