@@ -59,7 +59,7 @@ def test_frozen_chains() -> None:
     assert found.notes == ()
     # the energy changes: it is what was collected that stays, and no step size mends that
     (problem,) = verdict(np.zeros((CHAINS, DRAWS)), lp=GOOD[..., 0]).problems
-    assert problem.startswith("4 of 4 chains moved, and every draw kept of them is the same")
+    assert problem.startswith("4 of 4 chains moved, and what was kept of them never changed")
     rounded = 100 + 1e-5 * GOOD[..., 0]
     assert "never moved" in verdict(np.zeros((CHAINS, DRAWS)), lp=rounded).problems[0]
 

@@ -172,16 +172,17 @@ def _check(
             "declare the support with .constrain, or use a kernel with a Metropolis step"
         )
     if frozen:
-        first = f"{len(frozen)} of {num_chains} chains never moved (chain {frozen[0]} first): "
-        if _moves(stats.get("lp"), frozen):  # what was collected tells nothing of it
-            first = (
-                f"{len(frozen)} of {num_chains} chains moved, and every draw kept of them is the "
-                f"same (chain {frozen[0]} first): collect= keeps what hardly ever changes; keep "
-                "something else, or draw more"
+        which = f"{len(frozen)} of {num_chains} chains"
+        if _moves(stats.get("lp"), frozen):
+            problems.append(
+                f"{which} moved, and what was kept of them never changed (chain {frozen[0]} "
+                "first): collect= something else, or draw more"
             )
         else:
-            first += "the step size is too large, or the start is where the energy is not finite"
-        problems.append(first)
+            problems.append(
+                f"{which} never moved (chain {frozen[0]} first): the step size is too large, or "
+                "the start is where the energy is not finite"
+            )
     if num_draws < 4:
         problems.append(f"{num_draws} draws a chain are too few to check: R-hat and ESS need 4")
     elif num_chains < 2:
