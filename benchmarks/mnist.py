@@ -73,7 +73,6 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=0.001)
     parser.add_argument("--pretrain-rate", type=float, default=0.001, help="the same, of a layer")
     parser.add_argument("--gibbs-steps", type=int, default=5)
-    parser.add_argument("--reinit-prob", type=float, default=0.0, help="of chains, a step")
     parser.add_argument("--annealing-steps", type=int, default=20_000, help="at the end")
     parser.add_argument("--evaluations", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -89,7 +88,7 @@ def main():
     pcd = en.objectives.PCD(
         num_steps=arguments.gibbs_steps,
         buffer_size=arguments.batch_size,
-        reinit_prob=arguments.reinit_prob,
+        reinit_prob=0.0,
         mean_field=deep,
     )
     curve = Curve(test, keys[4])

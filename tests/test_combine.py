@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import energia as en
-from energia.objectives._chains import keeps
 from energia.samplers import MALA, NUTS, BlockGibbs, Cycle, RandomKernel, Repeat
 from energia.testing import Target, check_sampler
 from energia.testing._targets import discrete, mixed
@@ -237,7 +236,7 @@ def test_a_random_kernel_is_tuned_inside_a_combination(key: jax.Array) -> None:
 
 def test_what_persistent_chains_keep() -> None:
     momentum = en.samplers.UnadjustedHMC(persistence=0.9)
-    assert keeps(Repeat(momentum, 2))
-    assert keeps(Cycle(["mala", Cycle([momentum])]))
-    assert not keeps(Repeat("mala", 2))
-    assert not keeps(BlockGibbs({"x": "nuts", "z": ("gibbs", 2)}))
+    assert Repeat(momentum, 2).keeps()
+    assert Cycle(["mala", Cycle([momentum])]).keeps()
+    assert not Repeat("mala", 2).keeps()
+    assert not BlockGibbs({"x": "nuts", "z": ("gibbs", 2)}).keeps()

@@ -12,8 +12,7 @@ from energia import samplers
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.objectives._objective import conditioned
-from energia.samplers import BlockGibbs, Gibbs, Kernel, Langevin, Repeat
-from energia.samplers._combined import Combined
+from energia.samplers import BlockGibbs, Gibbs, Kernel, Langevin
 from energia.supports import Continuous
 
 
@@ -73,15 +72,6 @@ def fresh(energy: Energy, names: Sequence[str], key: jax.Array, count: int) -> V
 def unconstrained(energy: Energy, rows: Values, fixed: Values) -> Values:
     """Values of each row in unconstrained space, where the others of the row are fixed."""
     return jax.vmap(lambda row, given: conditioned(energy, given).unconstrain(row))(rows, fixed)
-
-
-def keeps(kernel: Kernel) -> bool:
-    """Whether a kernel has more to keep of a chain than where it is, a momentum say."""
-    if isinstance(kernel, Repeat):
-        return keeps(kernel.kernel)
-    if isinstance(kernel, Combined):
-        return any(keeps(part) for part in kernel._kernels())
-    return type(kernel).renew is not Kernel.renew
 
 
 def run(

@@ -157,7 +157,7 @@ class PCD(Contrastive):
         chains = self._fresh(energy, state, fresh_key, self.buffer_size)
         buffer = ReplayBuffer({**chains, **kept}, self.buffer_policy)
         kernel = self.kernel(energy)
-        if not _chains.keeps(kernel):
+        if not kernel.keeps():
             return None, PCDState(buffer, mean, scale)
 
         def begin(chain: Values, given: Values, key: jax.Array) -> Any:

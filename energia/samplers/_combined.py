@@ -90,6 +90,9 @@ class Combined(Kernel):
     ) -> CombinedState:
         return state._replace(position=position)  # each part is renewed when it moves
 
+    def keeps(self) -> bool:
+        return any(kernel.keeps() for kernel in self._kernels())
+
     def tune_init(
         self: Same, energy: Energy, positions: Starts, num_warmup: int
     ) -> tuple[Same, Any]:

@@ -93,6 +93,10 @@ class Kernel(Sampler):
         """
         return self.init(energy, position, key)
 
+    def keeps(self) -> bool:
+        """Whether it has more to keep of a chain than where it is; a combination asks its parts."""
+        return type(self).renew is not Kernel.renew
+
     def check(self, energy: Energy, names: Sequence[str]) -> None:
         """Raise a TypeError where it cannot move one of these variables of an energy.
 

@@ -178,6 +178,9 @@ class Repeat(Kernel):
     def renew(self, energy: Energy, state: Any, position: Values, key: jax.Array) -> Any:
         return self.kernel.renew(energy, state, position, key)
 
+    def keeps(self) -> bool:
+        return self.kernel.keeps()
+
     def step(self, energy: Energy, state: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         def body(t: jax.Array, carry: Any) -> Any:
             state, before = carry
