@@ -38,12 +38,15 @@ class Network(eqx.Module):
         return self.last(jax.nn.silu(features)).reshape(self.shape)
 
 
-def learn(model, data, objective, num_steps, key, **options):
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
-    fit = en.fit(
+def fitted(model, data, objective, num_steps, key, rate=2e-3, **options):
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+    return en.fit(
         model, data, objective, key=key, num_steps=num_steps, optimizer=optimizer, **options
     )
-    return fit.ema_energy
+
+
+def learn(*arguments, **options):
+    return fitted(*arguments, **options).ema_energy
 
 
 def draw(energy, sampler, steps_per_level, key, count):

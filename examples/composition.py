@@ -8,7 +8,7 @@ Each energy is learned on its own, at many noise levels; what several say togeth
 expression, and one call draws from it down the levels, with any kernel by name:
 
     both = ring + bar
-    path = en.Path(both, sigma=SIGMAS)
+    path = en.Path(both, sigma=np.geomspace(2.0, 0.005, 40))
     draws = en.sample(path, en.samplers.Annealed("hmc", steps_per_level=10), key=key)
 
 - product: a ring of eight narrow normals and a bar. Two of the eight are left, and the density is
@@ -40,7 +40,6 @@ from scipy.optimize import linear_sum_assignment
 
 import energia as en
 
-SIGMAS = np.geomspace(2.0, 0.005, 40)
 SAMPLERS = ("reverse_diffusion", "langevin", "mala", "unadjusted_hmc", "hmc")
 WAVES = (2.0, 4.0, 8.0)  # frequencies, without which narrow modes take long to learn
 RADIUS, SPREAD, MIDDLE = 0.5, 0.03, 0.3
@@ -120,11 +119,15 @@ def learn(source, objective, settings, seed):
         shape=2,
     )
     if objective == "dsm":
-        objective = en.objectives.DSM(sigma=SIGMAS)
+        objective = en.objectives.DSM(sigma=settings.sigmas)
     elif objective == "drl":
         kernel = en.samplers.MALA(step_size=0.1)
         objective = en.objectives.DRL(
-            num_levels=20, sigma_min=SIGMAS[-1], sigma_max=SIGMAS[0], sampler=kernel, num_steps=10
+            num_levels=20,
+            sigma_min=settings.sigmas[-1],
+            sigma_max=settings.sigmas[0],
+            sampler=kernel,
+            num_steps=10,
         )
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.num_steps)
     fit = en.fit(
@@ -139,7 +142,7 @@ def learn(source, objective, settings, seed):
     return fit.ema_energy
 
 
-def normalised(energy):
+def normalised(energy, sigmas):
     """The energy with its log Z at each level added: by quadrature on a grid of the plane."""
     wide, fine = np.linspace(-8.0, 8.0, 200), np.linspace(-1.2, 1.2, 240)
 
@@ -149,8 +152,8 @@ def normalised(energy):
         values = jax.lax.map(lambda x: -energy(x, sigma), points, batch_size=4000)
         return jax.nn.logsumexp(values) + 2 * jnp.log(axis[1] - axis[0])
 
-    logs = [log_partition(s, jnp.asarray(wide if s > 0.1 else fine)) for s in SIGMAS[::-1]]
-    levels, logs = jnp.log(SIGMAS[::-1]), jnp.stack(logs)
+    logs = [log_partition(s, jnp.asarray(wide if s > 0.1 else fine)) for s in sigmas[::-1]]
+    levels, logs = jnp.log(sigmas[::-1]), jnp.stack(logs)
 
     @en.energy
     def constant(sigma):
@@ -162,7 +165,7 @@ def normalised(energy):
 # --- what is drawn, and how good it is
 
 
-def draw(energy, name, key, count):
+def draw(energy, name, sigmas, key, count):
     """Draws down the noise levels: another kernel is another word."""
     sampler = name
     if name != "reverse_diffusion":
@@ -170,7 +173,7 @@ def draw(energy, name, key, count):
     with warnings.catch_warnings():  # annealing says that it is biased
         warnings.simplefilter("ignore", en.ConvergenceWarning)
         draws = en.sample(
-            en.Path(energy, sigma=SIGMAS), sampler, key=key, num_chains=1, num_samples=count
+            en.Path(energy, sigma=sigmas), sampler, key=key, num_chains=1, num_samples=count
         )
     return np.asarray(draws["x"], np.float64).reshape(-1, 2)
 
@@ -220,17 +223,17 @@ SOURCES = {
 SCORES = {"product": score_product, "mixture": score_mixture, "negation": score_negation}
 
 
-def compose(problem, one, two):
+def compose(problem, one, two, sigmas):
     """What is asked of two energies, as expressions."""
     if problem == "product":
         return {"product": one + two}
+    one, two = normalised(one, sigmas), normalised(two, sigmas)
     if problem == "negation":
-        one, two = normalised(one), normalised(two)
         return {
             "negation": 1.3 * one - 0.3 * two,
             "bounded negation": 3 * one - 2 * en.mixture([one, two]),
         }
-    return {"mixture": en.mixture([normalised(one), normalised(two)], weights=[3 / 8, 5 / 8])}
+    return {"mixture": en.mixture([one, two], weights=[3 / 8, 5 / 8])}
 
 
 # --- tables and pictures
@@ -276,11 +279,12 @@ def run(problem, arguments):
             for index, source in enumerate(SOURCES[problem].values())
         ]
         print(f"\n{' and '.join(SOURCES[problem])}: learned in {time.perf_counter() - start:.0f} s")
-        for label, energy in compose(problem, *energies).items():
+        for label, energy in compose(problem, *energies, arguments.sigmas).items():
             if not seed:
                 print(f"{label}: {energy}")
             for name in arguments.samplers:
-                x = draw(energy, name, jax.random.key(seed), arguments.num_samples)
+                key, sigmas = jax.random.key(seed), arguments.sigmas
+                x = draw(energy, name, sigmas, key, arguments.num_samples)
                 score = SCORES[problem](x, np.random.default_rng(seed))
                 scores.setdefault(label, {}).setdefault(name, []).append(score)
                 drawn.setdefault(label, {}).setdefault(name, x)
@@ -300,17 +304,20 @@ def main():
     parser.add_argument("--seeds", type=int, help="1; 5 if full")
     parser.add_argument("--num-steps", type=int, help="training steps: 6000; 15,000 if full")
     parser.add_argument("--num-samples", type=int, help="draws: 1000; 2000 if full")
+    parser.add_argument("--num-levels", type=int, help="noise levels: 40; 100 if full")
     parser.add_argument("--full", action="store_true", help="the published network, five seeds")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."))
     arguments = parser.parse_args()
     size = {"width": 64, "depth": 2, "embedding": 16, "batch_size": 256, "learning_rate": 6e-3}
-    size |= {"seeds": 1, "num_steps": 6000, "num_samples": 1000}
+    size |= {"seeds": 1, "num_steps": 6000, "num_samples": 1000, "num_levels": 40}
     if arguments.full:
         size = {"width": 128, "depth": 4, "embedding": 32, "batch_size": 1000}
-        size |= {"learning_rate": 2e-3, "seeds": 5, "num_steps": 15_000, "num_samples": 2000}
+        size |= {"learning_rate": 1e-3, "seeds": 5, "num_steps": 15_000, "num_samples": 2000}
+        size |= {"num_levels": 100}
     for name, value in size.items():
         if getattr(arguments, name, None) is None:  # what was given stays
             setattr(arguments, name, value)
+    arguments.sigmas = np.geomspace(2.0, 0.005, arguments.num_levels)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for problem in arguments.problems:
         run(problem, arguments)
