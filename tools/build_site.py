@@ -28,6 +28,8 @@ EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name
 COMMITTED = {
     "quickstart": ["digits"],
     "composition": ["composition", "negation"],
+    "jem": ["jem_digits", "jem_strips", "jem_energies"],
+    "ladder": ["ladder_images", "ladder_chains"],
     "boltzmann": [
         f"boltzmann_{name}"
         for name in ("rbm_samples", "rbm_filters", "rbm_completed", "dbm_samples")
