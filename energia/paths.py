@@ -79,7 +79,7 @@ class Path(eqx.Module):
         if self.name not in energy.variables:
             raise ValueError(
                 f"Path({self.name}=...): the variables of {energy._formula()} are "
-                f"{energy.variables}"
+                f"{energy.variables}: name one of them, or give an energy that has {self.name!r}"
             )
         if len(energy.variables) == 1:
             raise ValueError(f"Path({self.name}=...) leaves no variable of {energy._formula()}")

@@ -151,6 +151,11 @@ def test_reverse_diffusion_by_a_kernel_along_a_path() -> None:
             ReverseDiffusion(),
             "noise levels of real variables",
         ),
+        (
+            en.Path(blurred.constrain(x=en.Positive((2,))), sigma=[1.0, 0.1]),
+            ReverseDiffusion(),
+            r"noise levels of real variables.* levels of sigma\) of 'x': positive \(2,\)",
+        ),
         (en.Path(blurred, sigma=[1.0, 0.1]), ReverseDiffusion(levels=[1, 2]), "beside the levels"),
     ],
 )

@@ -132,6 +132,7 @@ def test_an_energy_that_stands_twice_is_one_parameter() -> None:
         (lambda: en.guide(CLASSIFIER, CLASSIFIER, y=1), ValueError, "has the variable 'y' itself"),
         (lambda: en.guide(PRIOR, CLASSIFIER, y=1, scale=jnp.ones(2)), TypeError, "a scalar"),
         (lambda: en.guide(PRIOR, PRIOR.rename(x="y") + PRIOR, y=1.0), ValueError, "y"),
+        (lambda: en.guide(PRIOR.rename(x="z"), CLASSIFIER, y=1), ValueError, "nothing would be"),
         (lambda: en.classifier_free(PRIOR, CLASSIFIER), ValueError, "lacks"),
     ],
 )

@@ -132,6 +132,11 @@ def test_another_level_compiles_nothing() -> None:
         (lambda: en.Path(blurred), TypeError, "takes one variable with its values"),
         (lambda: en.Path(blurred, sigma=[1.0], x=[2.0]), TypeError, "got \\['sigma', 'x'\\]"),
         (lambda: en.Path(blurred, tau=[1.0]), ValueError, r"variables of .* are \('x', 'sigma'\)"),
+        (
+            lambda: en.Path(en.Ring(), sigma=[1.0]),
+            ValueError,
+            r"are \('x',\): name one of them, or give an energy that has 'sigma'",
+        ),
         (lambda: en.Path(en.Ring(), x=[1.0]), ValueError, "leaves no variable"),
         (lambda: en.Path(blurred, sigma=1.0), ValueError, r"vector of levels, got shape \(\)"),
         (lambda: en.Path(blurred, sigma=[]), ValueError, r"vector of levels, got shape \(0,\)"),

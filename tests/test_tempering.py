@@ -456,12 +456,13 @@ def test_wrong_swaps_are_rejected(key: jax.Array, monkeypatch: pytest.MonkeyPatc
         (
             lambda: sample(en.Path(blurred_wells, sigma=[1.0, 0.1]), "nuts", init=0.0),
             TypeError,
-            r"NUTS draws from one energy, and Path\(.* is many: sample its target, path.target",
+            r"NUTS draws from one energy, and Path\(.* is many: sample its target, path.target, "
+            r".* or Annealed\(",
         ),
         (
             lambda: sample(en.Path(blurred_wells, sigma=[1.0, 0.1]), ParallelTempering()),
             ValueError,
-            "the support of 'x' is unknown, so no chain can start",
+            r"the support of 'x' is unknown, so no chain can start.* fix it with \.condition\(x=",
         ),
     ],
 )

@@ -348,6 +348,7 @@ def mixture(energies: Iterable[Energy], weights: Any = None) -> Mixture:
             Never trained.
 
     Raises:
+        TypeError: when what is given is no list of energies.
         ValueError: when the weights do not fit the energies or are not positive, or supports clash.
 
     Example:
@@ -356,13 +357,20 @@ def mixture(energies: Iterable[Energy], weights: Any = None) -> Mixture:
         >>> print(both)
         mixture(0.3: Gaussian(x), 0.7: Gaussian(x))  [x: real (); 4 parameters]
     """
+    if isinstance(energies, Energy) or not isinstance(energies, Iterable):
+        raise TypeError(f"mixture() takes energies in a list, mixture([E1, E2]); got {energies!r}")
     energies = tuple(energies)
+    if wrong := [energy for energy in energies if not isinstance(energy, Energy)]:
+        raise TypeError(f"mixture() takes energies, got {wrong[0]!r} among them")
     if not energies:
         raise ValueError("mixture() needs at least one energy")
     count = len(energies)
     weights = as_float([1 / count] * count if weights is None else weights, "weights")
     if weights.shape != (count,):
-        raise ValueError(f"mixture() of {count} energies got weights of shape {weights.shape}")
+        raise ValueError(
+            f"mixture() of {count} energies takes as many weights; got weights of shape "
+            f"{weights.shape}"
+        )
     return Mixture(energies, log(positive(weights, "the weights of a mixture", (count,))))
 
 

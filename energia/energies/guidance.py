@@ -28,8 +28,8 @@ def guide(prior: Energy, classifier: Energy, /, *, scale: Any = 1.0, **given: An
 
     Raises:
         TypeError: when what is given is no energy, or no value is given.
-        ValueError: when a name is no variable of the classifier, or is one of the prior too, and
-            where the variables cannot be summed out.
+        ValueError: when a name is no variable of the classifier, or is one of the prior too, when
+            no other is in both, and where the variables cannot be summed out.
 
     References:
         Dhariwal and Nichol (2021), Diffusion models beat GANs on image synthesis. Du et al. (2023),
@@ -55,6 +55,12 @@ def guide(prior: Energy, classifier: Energy, /, *, scale: Any = 1.0, **given: An
         raise ValueError(
             f"guide({double[0]}=...): {prior._formula()} has the variable {double[0]!r} itself, so "
             f"it needs no classifier for it: .condition({double[0]}=...), or .marginalize it"
+        )
+    rest = [name for name in classifier.variables if name not in given]
+    if not any(name in prior.variables for name in rest):
+        raise ValueError(
+            f"guide(): {prior._formula()} and {classifier._formula()} have no variable in common "
+            f"beside {list(given)}, so that nothing would be guided: .rename the variable of one"
         )
     free = classifier
     for name in given:

@@ -155,9 +155,12 @@ class ReverseDiffusion(ParticleSampler, AlongPath, Biased):
                     "ReverseDiffusion(levels=...) stands beside the levels of the path: give one"
                 )
             if not is_noise_ladder(target):
+                inner = target.energy
+                inner = inner.energy if isinstance(inner, Unconstrained) else inner
+                told = ", ".join(f"{name!r}: {inner.supports[name]}" for name in target.variables)
                 raise ValueError(
                     "ReverseDiffusion runs down noise levels of real variables, "
-                    f"en.Path(E, {NOISE}=...); got {target!r}"
+                    f"en.Path(E, {NOISE}=...); got {target!r} of {told}"
                 )
             _check_levels(target.levels, f"en.Path(E, {NOISE}=...)", falling=True)
         elif self.levels is None:

@@ -105,7 +105,8 @@ def sample(
     if isinstance(energy, Path) and not kernel.has(AlongPath):
         raise TypeError(
             f"{type(kernel).__name__} draws from one energy, and {energy!r} is many: sample its "
-            "target, path.target, or give a sampler along a path, such as ParallelTempering(...)"
+            "target, path.target, or give a sampler along a path, such as ParallelTempering(...) "
+            "or Annealed(...)"
         )
     if isinstance(kernel, Auto):
         kernel, why = kernel.choose(target, num_chains)

@@ -117,7 +117,7 @@ def with_shapes(energy: Energy, starts: Mapping[str, np.ndarray]) -> Energy:
         raise ValueError(
             f"the support of {name!r} is unknown, so no chain can start: give init="
             f"{{{name!r}: ...}} (then it is real with that shape), or say "
-            f".constrain({name}=en.Real((...,)))"
+            f".constrain({name}=en.Real((...,))), or fix it with .condition({name}=...)"
         )
     if not unknown:
         return energy
