@@ -1,5 +1,6 @@
 """Checkpoints: atomic, without pickle, and only for the run that wrote them."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -91,7 +92,8 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(folder):  # what a killed process left half written
         if _LEFT_BEHIND.fullmatch(name):
-            os.unlink(os.path.join(folder, name))
+            with contextlib.suppress(FileNotFoundError):  # another host was faster
+                os.unlink(os.path.join(folder, name))
     path, where = os.path.join(folder, NAME), os.fspath(folder)
     if not os.path.exists(path):
         return None

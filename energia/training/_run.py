@@ -8,7 +8,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
+from energia._mesh import hosts, leads, ordinary, placed
 from energia._types import float_dtype
 from energia.energies._energy import Energy
 from energia.sampling._progress import Progress
@@ -65,6 +67,13 @@ class Run:
         """Go on from the checkpoint in a folder, where there is one."""
         self.folder, self.every, self.identity = folder, every, identity
         self.saved = _checkpoint.load(folder, identity)
+        if hosts(self.setup.mesh) > 1:
+            found = multihost_utils.process_allgather(self.saved.step if self.saved else 0)
+            if len(set(found.tolist())) > 1:
+                raise ValueError(
+                    f"the processes found checkpoints of the steps {found.tolist()} in "
+                    f"{os.fspath(folder)!r}: checkpoint= must be one folder that all of them see"
+                )
         if self.saved is None:
             return
         self.step = self.saved.step
@@ -95,7 +104,8 @@ class Run:
             return
         notes = self.saved.notes
         kept = [None if notes[name] is None else shapes.learned for name in ("best", "good")]
-        self.train, self.best, good = self.saved.restore((shapes, *kept), self.key)
+        restored = self.saved.restore((shapes, *kept), self.key)
+        self.train, self.best, good = placed(restored, self.setup.mesh)
         now = self.step, _loop.copy(self.train.learned)
         self.good = now if good is None else (notes["good"], good)
         if notes["stopped"]:  # the callback may think otherwise now
@@ -106,6 +116,7 @@ class Run:
     def until(self, num_steps: int, progress: bool | None) -> None:
         """Train up to a step, unless something ends it before."""
         size = FIRST_STEPS
+        several = hosts(self.setup.mesh) > 1  # all take the same slices, whatever their clocks say
         label = type(self.setup.objective).__name__
         with Progress(label, num_steps - self.step, progress) as bar:
             while self.step < num_steps and self.stopped is None:
@@ -113,7 +124,7 @@ class Run:
                 began = time.perf_counter()
                 done = self._slice(min(size, cut - self.step), num_steps)
                 seconds = max(time.perf_counter() - began, 1e-6)
-                size = max(int(done * SLICE_SECONDS / seconds), 1)
+                size = CHECK_STEPS if several else max(int(done * SLICE_SECONDS / seconds), 1)
                 reached = self.step
                 if reached == cut or self.stopped is not None:
                     self._between(num_steps)
@@ -219,7 +230,7 @@ class Run:
     def _save(self) -> None:
         # a failure may have spoilt the objective's state: the last checkpoint, gone on from, comes
         # to the same step again
-        if self.folder is not None and not self.failed:
+        if self.folder is not None and not self.failed and leads(self.setup.mesh):
             step, learned = self.good
             good = None if step == self.step else learned
             notes = {
@@ -247,7 +258,7 @@ class Run:
 
     def fit(self, learned: _loop.Learned) -> Fit:
         """What has been learned so far."""
-        parameters, averages, rest = learned
+        parameters, averages, rest = ordinary(learned, self.setup.mesh)
         energy, beside = _loop.merge(self.setup, rest, parameters)
         ema_energy, ema_beside = _loop.merge(self.setup, rest, averages)
         return Fit(
