@@ -99,7 +99,8 @@ class Run:
             self.names += (LOSS,)
             eqx.filter_eval_shape(_loop.validate, self.setup, rows, self.key, shapes)
         if self.saved is None:
-            self.train = _loop.begin(*first)
+            # a program that uses no row knows of no mesh
+            self.train = placed(_loop.begin(*first), self.setup.mesh)
             self.good = self.step, _loop.copy(self.train.learned)
             return
         notes = self.saved.notes
