@@ -86,12 +86,13 @@ def log_partition(
         mesh: devices to share the chains out to, `jax.make_mesh((8,), ("chains",))`: CPU devices,
             GPUs, or those of all processes that `jax.distributed` joins, of which each calls
             `log_partition` alike and gets the estimate. `num_chains` is a multiple of their number
-            (so are the rows of `draws`, where they are fewer; of 'tempering' the runs). The random
-            numbers of a chain do not depend on the devices, and what is seen of all chains
-            together (spacing, tuning, resampling) is computed from all of them on each device: the
-            estimate is that of one device, but for the rounding of a program of fewer chains, by
-            which a Metropolis step may now and then decide otherwise. 'auto' needs it only where
-            'exact' is impossible. None: one device.
+            (so are the rows of `draws`, where they are fewer). The random numbers of a chain do not
+            depend on the devices, and what is seen of all chains together (spacing, tuning,
+            resampling) each device computes from all of them: the estimate is that of one device
+            up to the rounding of programs for other numbers of chains. Chains of `'gibbs'` are then
+            the same; trajectories along gradients part from each other in time, and estimates by
+            less than their error. 'auto' needs a mesh only where 'exact' is impossible. None: one
+            device.
 
     Returns:
         A `LogPartition`; an `EvaluationWarning` tells why it cannot be trusted, where it cannot.
@@ -156,9 +157,12 @@ def log_partition_of(
     if not isinstance(target, Energy):
         raise TypeError(f"log_partition() takes an energy or a path, got {energy!r}")
     check_known_supports(target)
-    if mesh is not None and (method == "exact" or (method == "tempering" and draws is not None)):
+    if mesh is not None and method == "exact":
+        raise ValueError("method='exact' runs no chains: mesh= has none to share out")
+    if mesh is not None and method == "tempering":
         raise ValueError(
-            f"mesh= shares out chains, and method={method!r} runs none here: leave it away"
+            "method='tempering' tunes its ladder on all runs together, which mesh= cannot share "
+            "out: take 'ais', 'smc', 'raise' or 'bracket', or leave it away"
         )
     if method in ("auto", "exact"):
         try:
@@ -193,7 +197,6 @@ def log_partition_of(
             num_chains=num_chains,
             num_steps=num_steps,
             key=key,
-            mesh=mesh,
         )
     mesh = check_mesh(mesh, num_chains, f"num_chains={num_chains}")
     path = path_to(energy, reference, kernel, num_chains, key, mesh, data)

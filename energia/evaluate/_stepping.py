@@ -6,10 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from scipy.special import expit
 
-from energia._mesh import check_mesh
 from energia.diagnostics import MAX_RHAT, ConvergenceWarning, mean_ess, rhat
 from energia.energies._energy import Energy
 from energia.evaluate._annealer import check_unbiased, step_kernel
@@ -32,7 +30,6 @@ def stepping_stones(
     num_chains: int,
     num_steps: int,
     key: jax.Array,
-    mesh: Mesh | None,
 ) -> LogPartition:
     """A run of parallel tempering, and what its swaps tell."""
     if isinstance(kernel, ParallelTempering):
@@ -43,18 +40,15 @@ def stepping_stones(
         sampler = ParallelTempering(moving, num_replicas=REPLICAS, reference=reference)
     check_unbiased(sampler.kernel)
     replicas = energy.num_levels if isinstance(energy, Path) else sampler.num_replicas
-    runs = max(FEWEST_RUNS, num_chains // replicas)
-    check_mesh(mesh, runs, f"{runs} runs of {replicas} replicas each (num_chains={num_chains})")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what matters here is told below
         draws = sample(
             energy,
             sampler,
             key=key,
-            num_chains=runs,
+            num_chains=max(FEWEST_RUNS, num_chains // replicas),
             num_warmup=num_steps,
             num_samples=num_steps,
-            mesh=mesh,
             progress=False,
         )
     return from_swaps(draws)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia.sampling._storage import read_npz, write_npz
+from energia.sampling._storage import OtherFormat, read_npz, write_npz
 from energia.training._fingerprint import host
 
 FORMAT = "energia.checkpoint/2"
@@ -102,6 +102,11 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
         written, step = meta["identity"], int(meta["step"])
         leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
         notes = dict(meta["notes"])
+    except OtherFormat as error:
+        raise ValueError(
+            f"the checkpoint in {where!r} is of another version of energia: {error}. Go on with "
+            "that version, or give another checkpoint= folder"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the checkpoint in {where!r} is damaged: {error}. Delete {path} to begin again"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -15,6 +16,7 @@ from energia.energies._trainable import split
 from energia.objectives._objective import Objective, registry
 from energia.training import _loop, _optimizer
 from energia.training._evaluation import Evaluation
+from energia.training._fingerprint import host
 from energia.training._precision import check_precision
 from energia.training._result import Fit, Model
 from energia.training._run import Run, TrainingWarning, identity_of
@@ -148,6 +150,11 @@ def fit(
     if not parameters:
         raise ValueError(
             f"{model._formula()} has nothing to train: no float array outside constant fields"
+        )
+    if bad := sum(int(np.sum(~np.isfinite(host(leaf).astype(float)))) for leaf in parameters):
+        raise ValueError(
+            f"{bad} of the numbers to train in {model._formula()} are not finite before the first "
+            "step: give the model other ones"
         )
     source = Source(model, objective, data, batch_size, augment, key, mesh)
     objective.check(model, source.datum)

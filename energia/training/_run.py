@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from energia.training import _checkpoint, _loop, _monitor
 from energia.training._evaluation import LOSS, Evaluation
 from energia.training._fingerprint import fingerprint
 from energia.training._history import History
+from energia.training._interrupts import Interrupts
 from energia.training._result import Fit
 from energia.training._source import Source
 
@@ -119,7 +121,8 @@ class Run:
         size = FIRST_STEPS
         several = hosts(self.setup.mesh) > 1  # all take the same slices, whatever their clocks say
         label = type(self.setup.objective).__name__
-        with Progress(label, num_steps - self.step, progress) as bar:
+        progressing = Progress(label, num_steps - self.step, progress)
+        with progressing as bar, Interrupts() as interrupts:
             while self.step < num_steps and self.stopped is None:
                 cut = self._cut(num_steps)
                 began = time.perf_counter()
@@ -130,6 +133,15 @@ class Run:
                 if reached == cut or self.stopped is not None:
                     self._between(num_steps)
                 bar(done, self._note(reached - done, reached) if done else "")
+                if interrupts.asked:
+                    self._save()
+                    raise KeyboardInterrupt(self._interrupted())
+
+    def _interrupted(self) -> str:
+        text = f"the training was interrupted after {self.step} steps"
+        if self.folder is None:
+            return f"{text}; with checkpoint= the same line run again would go on from there"
+        return f"{text}: run the same line again to go on from {os.fspath(self.folder)!r}"
 
     def _cut(self, num_steps: int) -> int:
         """The next step at which training pauses."""
@@ -152,10 +164,17 @@ class Run:
             return 0
         start, stop = np.int32(self.step), np.int32(self.step + count)
         with self.source.reading(num_steps - self.step - count):
-            self.train, metrics, reached, finite = _loop.advance(
-                (self.setup, rows, self.key, start, stop), self.train
-            )
-            good = bool(finite)  # waits for the device
+            try:
+                self.train, metrics, reached, finite = _loop.advance(
+                    (self.setup, rows, self.key, start, stop), self.train
+                )
+                good = bool(finite)  # waits for the device
+            except Exception as error:
+                error.add_note(f"this came up in steps {start} to {stop - 1} of the training")
+                if self.folder is not None:
+                    folder = os.fspath(self.folder)
+                    error.add_note(f"the last checkpoint before them stands in {folder!r}")
+                raise
         done = int(reached) - self.step - (not good)
         piece = {name: np.asarray(values) for name, values in metrics.items()}
         self.history.write(self.step, {name: values[:done] for name, values in piece.items()})
@@ -241,7 +260,16 @@ class Run:
             }
             state = self.train, self.best, good
             history = self.history.until(self.step)
-            _checkpoint.save(self.folder, state, history, self.step, self.identity, notes)
+            try:
+                _checkpoint.save(self.folder, state, history, self.step, self.identity, notes)
+            except OSError as error:
+                text = (
+                    f"the checkpoint after {self.step} steps could not be written in "
+                    f"{os.fspath(self.folder)!r} ({error.strerror or error}); the one before it is "
+                    f"as it was, and the training goes on. Make room: the next is tried after "
+                    f"{self.every} steps"
+                )
+                warnings.warn(TrainingWarning(text), stacklevel=2)
 
     def _note(self, start: int, stop: int) -> str:
         """Some steps in a few words: means of what they told."""
