@@ -37,10 +37,13 @@ COMMON = """
             mesh=mesh, chain_method=chain_method,
         )
 
-    def estimate(method, mesh):
+    NORMAL = en.Gaussian(jnp.zeros(3))
+    ENERGIES = {"well": en.DoubleWell(3.0, shape=3), "rbm": en.RBM(6, 4, key=jax.random.key(3))}
+
+    def estimate(name, method, mesh, kernel="auto", num_steps=60):
         return en.evaluate.log_partition(
-            en.DoubleWell(3.0, shape=3), method, key=jax.random.key(2), num_chains=128,
-            num_steps=60, mesh=mesh, reference=en.Gaussian(jnp.zeros(3)),
+            ENERGIES[name], method, key=jax.random.key(2), num_chains=64, num_steps=num_steps,
+            mesh=mesh, kernel=kernel, reference=NORMAL if name == "well" else None,
         )
 
     def digest(draws):
@@ -89,15 +92,15 @@ def test_two_processes_get_the_draws_of_one():
         assert len(jax.devices()) == 2 * len(jax.local_devices()) == 4
         mesh = jax.make_mesh((4,), ("chains",))
         told = [digest(draw("nuts", m).extend(20)) for m in (mesh, None)]
-        told += [float.hex(estimate("ais", m).value) for m in (mesh, mesh)]
+        told += [estimate("rbm", "bracket", m).value for m in (mesh, None)]
         print(json.dumps(told))
         """,
         devices=2,
     )
     assert lines[0] == lines[1]
-    on_both, alone, first, again = json.loads(lines[0])
-    assert on_both == alone
-    assert first == again
+    shared, alone, log_z, log_z_alone = json.loads(lines[0])
+    assert shared == alone
+    assert abs(log_z - log_z_alone) < 1e-4
 
 
 @pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
@@ -147,19 +150,26 @@ def test_log_z_does_not_depend_on_the_number_of_devices():
             jax.make_mesh((2,), ("chains",), devices=jax.devices()[:2]),
             jax.make_mesh((4, 2), ("hosts", "chains")),
         ]
+        cases = {
+            "rbm bracket": ("rbm", "bracket"),
+            "rbm smc": ("rbm", "smc"),
+            "mala": ("well", "bracket", "mala"),
+            "hmc": ("well", "ais", "hmc"),
+        }
         told = {}
-        for method in ("ais", "smc", "bracket"):
-            first, *others = (estimate(method, mesh) for mesh in meshes)
-            told[method] = [first.stderr, *(other.value - first.value for other in others)]
+        for case, (name, method, *kernel) in cases.items():
+            first, *others = (estimate(name, method, mesh, *kernel) for mesh in meshes)
+            told[case] = [first.stderr, *(other.value - first.value for other in others)]
         print(json.dumps(told))
         """,
         devices=8,
     )
-    for method, (stderr, *apart) in json.loads(printed).items():
-        assert stderr > 0, method
+    for case, (stderr, *apart) in json.loads(printed).items():
+        assert stderr > 0
         assert len(apart) == 2
-        # a program of fewer chains rounds otherwise, and a step in many may be decided otherwise
-        assert np.abs(apart).max() < 0.05 * stderr, (method, stderr, apart)
+        # between modes trajectories of 'hmc' multiply what programs of fewer chains round otherwise
+        allowed = 1.0 if case == "hmc" else 1e-2
+        assert np.abs(apart).max() < allowed * stderr, (case, stderr, apart)
 
 
 def test_log_z_on_one_device_of_a_mesh(key):

@@ -89,10 +89,9 @@ def log_partition(
             (so are the rows of `draws`, where they are fewer). The random numbers of a chain do not
             depend on the devices, and what is seen of all chains together (spacing, tuning,
             resampling) each device computes from all of them: the estimate is that of one device
-            up to the rounding of programs for other numbers of chains. Chains of `'gibbs'` are then
-            the same; trajectories along gradients part from each other in time, and estimates by
-            less than their error. 'auto' needs a mesh only where 'exact' is impossible. None: one
-            device.
+            up to the rounding of programs for other numbers of chains. Long trajectories, as those
+            of 'hmc' between modes, make much of it: estimates then differ by less than their error.
+            'auto' needs a mesh only where 'exact' is impossible. None: one device.
 
     Returns:
         A `LogPartition`; an `EvaluationWarning` tells why it cannot be trusted, where it cannot.
