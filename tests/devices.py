@@ -48,8 +48,12 @@ def run_two(*texts: str, devices: int, arguments: Sequence[str] = ()) -> list[st
         for number in range(2)
     ]
     lines = []
-    for process in processes:
-        printed, _ = process.communicate(timeout=300)
-        assert process.returncode == 0
-        lines.append(printed.splitlines()[-1])
+    try:
+        for process in processes:
+            printed, _ = process.communicate(timeout=600)
+            assert process.returncode == 0
+            lines.append(printed.splitlines()[-1])
+    finally:
+        for process in processes:
+            process.kill()
     return lines
