@@ -305,7 +305,7 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
         tuning=now,
         table=table,
         spacing=carry.spacing.at[row].set(s),
-        acceptance=carry.acceptance + rate.astype(s.dtype),
+        acceptance=carry.acceptance + jnp.mean(rate.reshape(len(rate), -1).astype(s.dtype), 1),
     )
 
 
