@@ -112,7 +112,7 @@ def plan(
         padded[1][:count] = nodes
     num_levels = NODES if pilot else count
     numbers = (*padded, np.int32(num_levels), np.int32(moves), real.type(resample_below))
-    return Plan(*map(as_array, (*numbers, np.bool_(pilot), real.type(conditional_ess))), mesh)
+    return Plan(*map(as_array, (*numbers, np.bool_(pilot), real.type(conditional_ess))), mesh=mesh)
 
 
 def run(
@@ -223,8 +223,9 @@ def _on_devices(function: Callable[[Carry], Carry], mesh: Mesh | None) -> Callab
     """The function on each device's share of the chains; what is no chain's is the same on all."""
     if mesh is None:
         return function
-    rows = dict.fromkeys(("states", "log_weights", "ancestors", "acceptance"), over(mesh))
-    specs = Carry(**{name: rows.get(name, PartitionSpec()) for name in Carry._fields})
+    shared = ("states", "log_weights", "ancestors", "acceptance")
+    rows, whole = over(mesh), PartitionSpec()
+    specs = Carry(**{name: rows if name in shared else whole for name in Carry._fields})
     return jax.shard_map(function, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
 
 
