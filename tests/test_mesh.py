@@ -172,6 +172,7 @@ def test_log_z_does_not_depend_on_the_number_of_devices():
         assert np.abs(apart).max() < allowed * stderr, (case, stderr, apart)
 
 
+@pytest.mark.filterwarnings("ignore::energia.evaluate.EvaluationWarning")
 def test_log_z_on_one_device_of_a_mesh(key):
     options = {"key": key, "num_chains": 8, "num_steps": 20}
     alone, meshed = (

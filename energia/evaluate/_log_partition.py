@@ -90,7 +90,7 @@ def log_partition(
             depend on the devices, and what is seen of all chains together (spacing, tuning,
             resampling) each device computes from all of them: the estimate is that of one device
             up to the rounding of programs for other numbers of chains. Long trajectories, as those
-            of 'hmc' between modes, make much of it: estimates then differ by less than their error.
+            of 'hmc' between modes, make much of it: estimates then differ by about their error.
             'auto' needs a mesh only where 'exact' is impossible. None: one device.
 
     Returns:
@@ -98,8 +98,8 @@ def log_partition(
 
     Raises:
         TypeError, ValueError: for arguments that do not fit, a method that is impossible, a kernel
-            that is biased, weights of which none is finite, and a
-            mesh that cannot share the chains out evenly, or is given where none run.
+            that is biased, weights of which none is finite, and a mesh that cannot share the
+            chains out evenly, or is given where none run.
 
     References:
         Neal (2001), Annealed importance sampling. Salakhutdinov and Murray (2008), On the
