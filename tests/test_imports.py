@@ -14,6 +14,7 @@ PACKAGE = Path(energia.__file__).parent
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"_types", "_registry", "_cache"},
+    {"_mesh"},
     {"supports"},
     {"energies"},
     {"_reference"},

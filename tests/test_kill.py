@@ -1,4 +1,4 @@
-"""Processes that train are killed with SIGKILL: no run is lost, no checkpoint is half written."""
+"""Processes are killed with SIGKILL: no run is lost, no file is half written."""
 
 import os
 import signal
@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import energia as en
 from energia.sampling import _storage
 from energia.training import _checkpoint
 
@@ -117,3 +120,40 @@ def test_killed_while_writing_the_old_or_the_new_one_is_whole(kills, tmp_path, e
         for array in (*saved.arrays, saved.history["loss"]):
             assert np.all(array == step)
         assert [path.name for path in tmp_path.iterdir()] == [_checkpoint.NAME]
+
+
+SAMPLE = """
+import sys
+import jax, jax.numpy as jnp
+import energia as en
+
+path = sys.argv[1]
+normal = en.Gaussian(jnp.zeros(2))
+draws = en.sample(
+    normal, "mala", key=jax.random.key(0), num_warmup=30, num_samples=50, progress=False
+)
+while True:
+    draws.save(path)
+    draws = draws.extend(50, progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
+def test_killed_while_sampling_what_was_saved_goes_on_as_if_it_had_not_been(tmp_path, environment):
+    path = tmp_path / "draws.npz"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SAMPLE, str(path)], env=environment
+    )
+    while not path.exists() or _storage.read_npz(path, _storage.FORMAT)[1]["steps"] < 230:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    normal = en.Gaussian(jnp.zeros(2))
+    saved = en.Draws.load(path, energy=normal)
+    count = saved["x"].shape[1]
+    assert count % 50 == 0
+    assert count >= 200
+    whole = en.sample(normal, "mala", key=jax.random.key(0), num_warmup=30, num_samples=count + 50)
+    np.testing.assert_array_equal(saved.extend(50)["x"], whole["x"])

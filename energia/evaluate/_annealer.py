@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from energia._reference import fitted_to
 from energia._types import Values, strong_tree
@@ -40,6 +41,7 @@ class Annealer:
         nodes: for each level the row of the table.
         num_chains: how many chains.
         key: the key of all runs.
+        mesh: devices that share the chains.
     """
 
     bridge: Bridge
@@ -50,6 +52,7 @@ class Annealer:
     nodes: np.ndarray
     num_chains: int
     key: jax.Array
+    mesh: Mesh | None
 
     @property
     def num_steps(self) -> int:
@@ -72,12 +75,14 @@ class Annealer:
         key_start, key_run = jax.random.split(key)
         positions = _starts(self.bridge, jax.random.split(key_start, self.num_chains))
         below = RESAMPLE_BELOW if resample else 0.0
-        plan = _annealing.plan(self.levels[1:], self.nodes[1:], resample_below=below)
+        plan = _annealing.plan(
+            self.levels[1:], self.nodes[1:], resample_below=below, mesh=self.mesh
+        )
         return self._run(plan, positions, 0.0, key_run)
 
     def backward(self, positions: Values) -> _annealing.Run:
         """From draws of the target to the reference."""
-        plan = _annealing.plan(self.levels[-2::-1], self.nodes[-2::-1])
+        plan = _annealing.plan(self.levels[-2::-1], self.nodes[-2::-1], mesh=self.mesh)
         return self._run(plan, positions, 1.0, jax.random.fold_in(self.key, 2))
 
     def ends(self) -> tuple[Values, np.ndarray]:
@@ -106,6 +111,7 @@ def prepare(
     num_steps: int,
     levels: Any,
     key: jax.Array,
+    mesh: Mesh | None,
 ) -> Annealer:
     """Check everything, and make the pilot run.
 
@@ -115,7 +121,7 @@ def prepare(
     given = None if levels is None else coordinates(path, levels)
     between = bridge(path)
     check_scalar(target_of(path))
-    pilot = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 0))
+    pilot = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 0), mesh)
     nodes, table = np.array([0.0, 1.0]), None
     if pilot.tunes or given is None:
         run = pilot.run()
@@ -127,7 +133,7 @@ def prepare(
         schedule, where = given, np.interp(given, nodes, np.arange(last + 1))
     rows = np.clip(np.round(where).astype(np.int32) - 1, 0, last - 1)
     numbers = table, schedule, rows, num_chains
-    return Annealer(between, pilot.kernel, pilot.tuning, *numbers, key)
+    return Annealer(between, pilot.kernel, pilot.tuning, *numbers, key, mesh)
 
 
 class Pilot:
@@ -138,10 +144,18 @@ class Pilot:
         kernel: by name or configured.
         num_chains: how many chains.
         key: a typed key.
+        mesh: devices that share the chains.
     """
 
-    def __init__(self, between: Bridge, kernel: str | Kernel, num_chains: int, key: jax.Array):
-        self.bridge = between
+    def __init__(
+        self,
+        between: Bridge,
+        kernel: str | Kernel,
+        num_chains: int,
+        key: jax.Array,
+        mesh: Mesh | None,
+    ):
+        self.bridge, self.mesh = between, mesh
         moved, whole = between.at_target()
         chosen = step_kernel(kernel, whole, moved.variables, num_chains)
         chosen.check(moved if chosen.has(GradientBased) else whole, moved.variables)
@@ -167,6 +181,7 @@ class Pilot:
             resample_below=2.0,
             pilot=True,
             conditional_ess=CONDITIONAL_ESS,
+            mesh=self.mesh,
         )
         fixed = self.bridge, self.kernel, self.tuning, None, plan
         run = _annealing.run(*fixed, self.starts, 0.0, self.key)
@@ -194,6 +209,7 @@ def path_to(
     kernel: str | Kernel,
     num_chains: int,
     key: jax.Array,
+    mesh: Mesh | None,
     data: Mapping[str, Any] | None = None,
 ) -> Path:
     """The path that is given, or the geometric one from a reference.
@@ -219,7 +235,8 @@ def path_to(
     if data is not None and set(data) >= set(between.variables):
         positions = unconstrained_rows(between.joint, {n: data[n] for n in between.variables})
     else:
-        positions = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 5)).run().positions
+        pilot = Pilot(between, kernel, num_chains, jax.random.fold_in(key, 5), mesh)
+        positions = pilot.run().positions
     keys = jax.random.split(jax.random.fold_in(key, 6), len(next(iter(positions.values()))))
     return geometric(fitted_to(unit, target, _completed(between, positions, keys)), target)
 

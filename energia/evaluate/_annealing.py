@@ -5,13 +5,16 @@ tunes kernels and spaces levels, and a chain that stays at a level: what differs
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from energia._mesh import fetch, gathered, hosts, over, own
 from energia._types import Values, as_array, as_float, float_dtype, strong_tree
 from energia.evaluate._bridge import Bridge
 from energia.samplers._sampler import Kernel
@@ -35,6 +38,8 @@ class Plan(eqx.Module):
             is below this: 0 never, 2 always.
         pilot: whether levels are spaced, and the kernel is tuned, on the way.
         conditional_ess: of a pilot run, from one level to the next, in (0, 1).
+        mesh: devices that share the chains. Where all chains are looked at together, each gathers
+            them and finds the same.
     """
 
     levels: jax.Array
@@ -44,6 +49,7 @@ class Plan(eqx.Module):
     resample_below: jax.Array
     pilot: jax.Array
     conditional_ess: jax.Array
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
 
 class Carry(NamedTuple):
@@ -69,7 +75,7 @@ class Run(NamedTuple):
         positions: of all chains, with a leading axis over them.
         log_weights: since chains were last resampled, plus all before: their mean is that of Z.
         ancestors: for each chain the start that it descends from.
-        acceptance: the sum of acceptance rates over ticks, by tick.
+        acceptance: the mean acceptance rate of a step, not a number where a kernel has none.
         table: by level the kernel's numbers; of a pilot run.
         spacing: s level by level; of a pilot run.
         num_levels: levels that were gone through.
@@ -79,7 +85,7 @@ class Run(NamedTuple):
     positions: Values
     log_weights: np.ndarray
     ancestors: np.ndarray
-    acceptance: np.ndarray
+    acceptance: float
     table: Any
     spacing: np.ndarray
     num_levels: int
@@ -94,6 +100,7 @@ def plan(
     resample_below: float = 0.0,
     pilot: bool = False,
     conditional_ess: float = 0.5,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """A plan through these levels; of a pilot run, through as many as it takes."""
     count = len(levels)
@@ -105,7 +112,7 @@ def plan(
         padded[1][:count] = nodes
     num_levels = NODES if pilot else count
     numbers = (*padded, np.int32(num_levels), np.int32(moves), real.type(resample_below))
-    return Plan(*map(as_array, (*numbers, np.bool_(pilot), real.type(conditional_ess))))
+    return Plan(*map(as_array, (*numbers, np.bool_(pilot), real.type(conditional_ess))), mesh=mesh)
 
 
 def run(
@@ -142,6 +149,8 @@ def run(
     ticks = int(plan.num_levels) * int(plan.moves)
     begin, size = 0, FIRST_SLICE
     while begin < ticks:  # in slices, so that it can be interrupted
+        if hosts(plan.mesh) > 1:  # all take the same slices, whatever their clocks say
+            size = FIRST_SLICE
         end = min(begin + size, ticks)
         began = time.perf_counter()
         carry = _advance(fixed, carry, as_array(np.int32(end)))
@@ -150,13 +159,15 @@ def run(
         seconds = max(time.perf_counter() - began, 1e-6)
         size = max(int((end - begin) * SLICE_SECONDS / seconds), 1)
         begin = end
+    if plan.mesh is not None:
+        carry = jax.tree.map(fetch, carry)
     levels = int(carry.tick) // int(plan.moves)
     weights = np.asarray(carry.log_weights, np.float64) + float(carry.log_partition)
     return Run(
         {name: carry.states.position[name] for name in bridge.variables},
         weights,
         np.asarray(carry.ancestors),
-        np.asarray(carry.acceptance),
+        float(np.mean(carry.acceptance, dtype=float)) / int(carry.tick),
         carry.table,
         np.asarray(carry.spacing)[:levels],
         levels,
@@ -166,7 +177,7 @@ def run(
 
 @eqx.filter_jit
 def _begin(fixed: Any, table: Any, positions: Values, start: jax.Array) -> Carry:
-    bridge, kernel, tuning, _, key = fixed
+    bridge, kernel, tuning, plan, key = fixed
     count = len(next(iter(positions.values())))
     keys = jax.random.split(jax.random.fold_in(key, 2**31 - 1), count)
 
@@ -176,10 +187,10 @@ def _begin(fixed: Any, table: Any, positions: Values, start: jax.Array) -> Carry
         return kernel.init(bridge.moving(start, hidden), position, key)
 
     zeros = jnp.zeros(count, start.dtype)
-    return Carry(
+    whole = Carry(
         tick=jnp.int32(0),
         s=start,
-        states=jax.vmap(init)(positions, keys),
+        states=(positions, keys),
         log_weights=zeros,
         log_partition=jnp.zeros((), start.dtype),
         ancestors=jnp.arange(count, dtype=jnp.int32),
@@ -187,8 +198,11 @@ def _begin(fixed: Any, table: Any, positions: Values, start: jax.Array) -> Carry
         tuning=eqx.filter(tuning, eqx.is_array),
         table=jax.tree.map(jnp.asarray, table),
         spacing=jnp.zeros(NODES, start.dtype),
-        acceptance=jnp.zeros(2, start.dtype),
+        acceptance=zeros,
     )
+    return _on_devices(
+        lambda carry: carry._replace(states=jax.vmap(init)(*carry.states)), plan.mesh
+    )(whole)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -199,36 +213,53 @@ def _advance(fixed: Any, carry: Carry, stop: jax.Array) -> Carry:
         arrived = plan.pilot & (carry.tick % plan.moves == 0) & (carry.s >= 1)
         return (carry.tick < stop) & ~arrived
 
-    return jax.lax.while_loop(unfinished, lambda carry: _tick(fixed, carry), carry)
+    def loop(carry: Carry) -> Carry:
+        return jax.lax.while_loop(unfinished, lambda carry: _tick(fixed, carry), carry)
+
+    return _on_devices(loop, plan.mesh)(carry)
+
+
+def _on_devices(function: Callable[[Carry], Carry], mesh: Mesh | None) -> Callable[[Carry], Carry]:
+    """The function on each device's share of the chains; what is no chain's is the same on all."""
+    if mesh is None:
+        return function
+    shared = ("states", "log_weights", "ancestors", "acceptance")
+    rows, whole = over(mesh), PartitionSpec()
+    specs = Carry(**{name: rows if name in shared else whole for name in Carry._fields})
+    return jax.shard_map(function, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
 
 
 def _tick(fixed: Any, carry: Carry) -> Carry:
     bridge, kernel, tuning, plan, key = fixed
-    count = len(carry.log_weights)
+    mesh = plan.mesh
+    count = len(carry.log_weights) * (1 if mesh is None else mesh.size)
     static = eqx.filter(kernel, eqx.is_array, inverse=True)
     still = eqx.filter(tuning, eqx.is_array, inverse=True)
     level, move = carry.tick // plan.moves, carry.tick % plan.moves
     arrives = move == 0
     position = carry.states.position
     keys = jax.random.split(jax.random.fold_in(key, carry.tick), 3)
-    hidden_keys, move_keys = (jax.random.split(own, count) for own in keys[1:])
+    hidden_keys, move_keys = (own(jax.random.split(each, count), mesh) for each in keys[1:])
 
     s = jax.lax.cond(
         arrives & plan.pilot,
-        lambda: _next(bridge, position, carry.s, plan.conditional_ess),
+        lambda: _next(bridge, position, carry.s, plan.conditional_ess, mesh),
         lambda: jnp.where(arrives, plan.levels[level], carry.s),
     )
     rise = jax.vmap(lambda x: bridge.rise(x, carry.s, s))(position)
     lost = (carry.log_weights == -jnp.inf) | ~arrives
     log_weights = carry.log_weights - jnp.where(lost, 0.0, rise)
 
-    share = jax.nn.softmax(log_weights)
-    few = plan.resample_below * count * jnp.sum(share**2) > 1
+    def scarce() -> jax.Array:
+        share = jax.nn.softmax(gathered(log_weights, mesh))
+        return plan.resample_below * count * jnp.sum(share**2) > 1
+
+    few = jax.lax.cond(arrives & (plan.resample_below > 0), scarce, lambda: jnp.zeros((), bool))
     # drawn before chains are resampled, and so from the very products that weights are made of
     hidden = jax.vmap(lambda x, key: bridge.hidden(x, s, kernel, key))(position, hidden_keys)
     weighted = (position, hidden), carry.ancestors, log_weights, carry.log_partition
     (position, hidden), ancestors, log_weights, log_partition = jax.lax.cond(
-        arrives & few, lambda: _resampled(*weighted, keys[0]), lambda: weighted
+        few, lambda: _resampled(*weighted, keys[0], mesh), lambda: weighted
     )
 
     rows = jax.tree.map(lambda rows: rows[plan.nodes[level]], carry.table)
@@ -251,7 +282,10 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
     states, info = jax.vmap(move_one)(carry.states, position, hidden, move_keys)
     arrays, now = jax.lax.cond(
         plan.pilot,
-        lambda: eqx.filter(kernel.tune(eqx.combine(now, still), states, info, move), eqx.is_array),
+        lambda: eqx.filter(
+            kernel.tune(eqx.combine(now, still), *gathered((states, info), mesh), move),
+            eqx.is_array,
+        ),
         lambda: (arrays, now),
     )
     row = jnp.minimum(level, NODES - 1)
@@ -260,7 +294,7 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
         carry.table,
         arrays,
     )
-    rate = jnp.mean(info["acceptance_rate"]) if "acceptance_rate" in info else jnp.nan
+    rate = info.get("acceptance_rate", jnp.full_like(log_weights, jnp.nan))
     return Carry(
         tick=carry.tick + 1,
         s=s,
@@ -272,11 +306,13 @@ def _tick(fixed: Any, carry: Carry) -> Carry:
         tuning=now,
         table=table,
         spacing=carry.spacing.at[row].set(s),
-        acceptance=carry.acceptance + jnp.stack([jnp.asarray(rate, s.dtype), jnp.ones_like(s)]),
+        acceptance=carry.acceptance + jnp.mean(rate.reshape(len(rate), -1).astype(s.dtype), 1),
     )
 
 
-def _next(bridge: Bridge, position: Values, s: jax.Array, wanted: jax.Array) -> jax.Array:
+def _next(
+    bridge: Bridge, position: Values, s: jax.Array, wanted: jax.Array, mesh: Mesh | None
+) -> jax.Array:
     """The farthest level at which weights from this one keep the effective number that is wanted.
 
     References:
@@ -285,7 +321,7 @@ def _next(bridge: Bridge, position: Values, s: jax.Array, wanted: jax.Array) -> 
     """
 
     def kept(new: jax.Array) -> jax.Array:
-        log_weights = -jax.vmap(lambda x: bridge.rise(x, s, new))(position)
+        log_weights = gathered(-jax.vmap(lambda x: bridge.rise(x, s, new))(position), mesh)
         total = jax.nn.logsumexp(log_weights)
         log_ess = 2 * total - jax.nn.logsumexp(2 * log_weights)
         return log_ess >= jnp.log(wanted * len(log_weights))
@@ -307,13 +343,15 @@ def _resampled(
     log_weights: jax.Array,
     log_partition: jax.Array,
     key: jax.Array,
+    mesh: Mesh | None,
 ) -> Any:
     """Chains in proportion to their weights, by systematic resampling; the mean weight is kept."""
+    position, ancestors, log_weights = gathered((position, ancestors, log_weights), mesh)
     count = len(log_weights)
     edges = jnp.cumsum(jax.nn.softmax(log_weights))
     places = (jnp.arange(count) + jax.random.uniform(key)) / count * edges[-1]
     chosen = jnp.minimum(jnp.searchsorted(edges, places), count - 1)
     mean = jax.nn.logsumexp(log_weights) - jnp.log(count)
     position = jax.tree.map(lambda rows: rows[chosen], position)
-    fresh = jnp.zeros_like(log_weights)
-    return position, ancestors[chosen], fresh, log_partition + mean
+    moved = own((position, ancestors[chosen], jnp.zeros_like(log_weights)), mesh)
+    return *moved, log_partition + mean

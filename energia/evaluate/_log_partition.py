@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from energia._mesh import check_mesh
 from energia._types import check_count, check_key, strong_tree
 from energia.energies._energy import Energy
 from energia.evaluate._annealer import path_to, prepare
 from energia.evaluate._bridge import check_known_supports, target_of
 from energia.evaluate._estimate import LogPartition, warn
 from energia.evaluate._exact import Impossible, exact
-from energia.evaluate._sides import backward, bracket, forward
+from energia.evaluate._sides import backward, bracket, forward, given_draws
 from energia.evaluate._stepping import from_swaps, stepping_stones
 from energia.paths import Path
 from energia.samplers._sampler import Kernel
@@ -30,6 +32,7 @@ def log_partition(
     num_steps: int = 1000,
     levels: Any = None,
     draws: Any = None,
+    mesh: Mesh | None = None,
 ) -> LogPartition:
     r"""Estimate $\log Z$, with $Z = \int e^{-E}$ over all variables, a sum over discrete ones.
 
@@ -80,13 +83,23 @@ def log_partition(
             with a leading axis over rows (or one array, where there is one variable); of more than
             `num_chains`, that many far apart are taken, and counted as independent. For 'tempering'
             the `Draws` of a `ParallelTempering`: nothing is run.
+        mesh: devices to share the chains out to, `jax.make_mesh((8,), ("chains",))`: CPU devices,
+            GPUs, or those of all processes that `jax.distributed` joins, of which each calls
+            `log_partition` alike and gets the estimate. `num_chains` is a multiple of their number
+            (so are the rows of `draws`, where they are fewer). The random numbers of a chain do not
+            depend on the devices, and what is seen of all chains together (spacing, tuning,
+            resampling) each device computes from all of them: the estimate is that of one device
+            up to the rounding of programs for other numbers of chains. Long trajectories, as those
+            of 'hmc' between modes, make much of it: estimates then differ by about their error.
+            'auto' needs a mesh only where 'exact' is impossible. None: one device.
 
     Returns:
         A `LogPartition`; an `EvaluationWarning` tells why it cannot be trusted, where it cannot.
 
     Raises:
         TypeError, ValueError: for arguments that do not fit, a method that is impossible, a kernel
-            that is biased, and weights of which none is finite.
+            that is biased, weights of which none is finite, and a mesh that cannot share the
+            chains out evenly, or is given where none run.
 
     References:
         Neal (2001), Annealed importance sampling. Salakhutdinov and Murray (2008), On the
@@ -116,6 +129,7 @@ def log_partition(
         num_steps=num_steps,
         levels=levels,
         draws=draws,
+        mesh=mesh,
     )
     warn(result.problems)
     return result
@@ -133,6 +147,7 @@ def log_partition_of(
     levels: Any,
     draws: Any = None,
     data: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> LogPartition:
     """`log_partition` without its warning, and with data to fit a reference to."""
     if method not in METHODS:
@@ -141,6 +156,13 @@ def log_partition_of(
     if not isinstance(target, Energy):
         raise TypeError(f"log_partition() takes an energy or a path, got {energy!r}")
     check_known_supports(target)
+    if mesh is not None and method == "exact":
+        raise ValueError("method='exact' runs no chains: mesh= has none to share out")
+    if mesh is not None and method == "tempering":
+        raise ValueError(
+            "method='tempering' tunes its ladder on all runs together, which mesh= cannot share "
+            "out: take 'ais', 'smc', 'raise' or 'bracket', or leave it away"
+        )
     if method in ("auto", "exact"):
         try:
             result = exact(strong_tree(target))
@@ -168,16 +190,25 @@ def log_partition_of(
                 "kernel=ParallelTempering(..., num_replicas=...), or by a path"
             )
         return stepping_stones(
-            energy, kernel, reference, num_chains=num_chains, num_steps=num_steps, key=key
+            energy,
+            kernel,
+            reference,
+            num_chains=num_chains,
+            num_steps=num_steps,
+            key=key,
         )
-    path = path_to(energy, reference, kernel, num_chains, key, data)
+    mesh = check_mesh(mesh, num_chains, f"num_chains={num_chains}")
+    path = path_to(energy, reference, kernel, num_chains, key, mesh, data)
     annealer = prepare(
-        path, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, key=key
+        path, kernel, num_chains=num_chains, num_steps=num_steps, levels=levels, key=key, mesh=mesh
     )
+    positions = None
+    if draws is not None and method in ("raise", "bracket"):
+        positions = given_draws(annealer, path, draws)
     match method:
         case "raise":
-            return backward(annealer, path, draws)
+            return backward(annealer, path, positions)
         case "bracket":
-            return bracket(annealer, path, draws)
+            return bracket(annealer, path, positions)
         case _:
             return forward(annealer, resample=method == "smc")

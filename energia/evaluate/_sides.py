@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from energia._mesh import check_mesh
 from energia._types import Values
 from energia.evaluate._annealer import Annealer, exact_draws, unconstrained_rows
 from energia.evaluate._annealing import Run
@@ -34,12 +35,10 @@ def forward(annealer: Annealer, *, resample: bool) -> LogPartition:
     )
 
 
-def backward(annealer: Annealer, path: Path, draws: Any) -> LogPartition:
-    """Reverse annealed importance sampling."""
+def backward(annealer: Annealer, path: Path, positions: Values | None) -> LogPartition:
+    """Reverse annealed importance sampling, from given positions or from such as it finds."""
     ancestors, notes = None, ()
-    if draws is not None:
-        positions = given_draws(annealer, path, draws)
-    else:
+    if positions is None:
         positions = exact_draws(annealer.bridge, path, annealer.num_chains, annealer.key)
         if positions is None:
             positions, ancestors = annealer.ends()
@@ -62,9 +61,9 @@ def backward(annealer: Annealer, path: Path, draws: Any) -> LogPartition:
     )
 
 
-def bracket(annealer: Annealer, path: Path, draws: Any) -> LogPartition:
+def bracket(annealer: Annealer, path: Path, positions: Values | None) -> LogPartition:
     """Both sides."""
-    return between(forward(annealer, resample=False), backward(annealer, path, draws))
+    return between(forward(annealer, resample=False), backward(annealer, path, positions))
 
 
 def between(low: LogPartition, high: LogPartition) -> LogPartition:
@@ -93,12 +92,11 @@ def between(low: LogPartition, high: LogPartition) -> LogPartition:
 
 
 def _common(annealer: Annealer, run: Run, side: Weighted) -> dict[str, Any]:
-    rate, ticks = map(float, run.acceptance)
     return {
         "ess": side.ess,
         "num_chains": len(run.log_weights),
         "num_steps": annealer.num_steps,
-        "acceptance_rate": None if np.isnan(rate) else rate / ticks,
+        "acceptance_rate": None if np.isnan(run.acceptance) else run.acceptance,
         "levels": annealer.values,
         "problems": side.problems,
     }
@@ -118,6 +116,7 @@ def given_draws(annealer: Annealer, path: Path, draws: Any) -> Values:
     if len(set(counts.values())) > 1 or count < 2:
         raise ValueError(f"draws= needs as many rows for each variable, at least 2; got {counts}")
     few = min(count, annealer.num_chains)
+    check_mesh(annealer.mesh, few, f"draws= of {few} rows")
     rows = np.linspace(0, count - 1, few).round().astype(int)
     chosen = {name: np.asarray(draws[name])[rows] for name in names}
     starts = given_starts(target_of(path), chosen, few)

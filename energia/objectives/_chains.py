@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energia import samplers
+from energia._mesh import shared
 from energia._types import Values
 from energia.energies._energy import Energy
 from energia.objectives._objective import conditioned
@@ -97,7 +98,7 @@ def run(
         state, info = chain(kernel, target, start, num_steps, key, kept)
         return state, target.constrain(state.position)[0], info
 
-    states, values, info = jax.vmap(one)(starts, fixed, keys, kept)
+    states, values, info = jax.vmap(one)(*shared((starts, fixed, keys, kept)))
     return states, values, told(info)
 
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from energia._mesh import shared
 from energia._types import Values, as_float, is_concrete
 from energia.energies._energy import Energy
 from energia.energies._exact import Exact
@@ -150,7 +151,7 @@ class Contrastive(Objective):
         else:
             positives = batch if _known(energy, row_shapes(batch)) else completed
             both = {n: jnp.concatenate([rows, negatives[n]]) for n, rows in positives.items()}
-            positive, negative = jnp.split(jax.vmap(value)(both), 2)  # one pass over both
+            positive, negative = jnp.split(jax.vmap(value)(shared(both)), 2)  # one pass over both
         gap = jnp.mean(positive) - jnp.mean(negative)
         size = jnp.mean(positive**2) + jnp.mean(negative**2)
         means = {"positives": jnp.mean(positive), "negatives": jnp.mean(negative)}

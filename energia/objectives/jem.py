@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from energia._mesh import shared
 from energia._types import Values, as_array, as_float, is_concrete, optional_float
 from energia.energies._energy import Energy
 from energia.energies._factors import Categorical
@@ -238,7 +239,7 @@ class JEM(Objective):
         positives = {name: batch[name] for name in negatives}
         others = [positives, negatives] + [labelled] * (self.label_augment is not None)
         # one pass over all of them
-        joined = {n: jnp.concatenate([each[n] for each in others]) for n in negatives}
+        joined = shared({n: jnp.concatenate([each[n] for each in others]) for n in negatives})
         factors = self._labels(energy, joined)
         free = jax.vmap(Categorical.free_energy)(factors)
         positive, negative = free[: rows_in(batch)], free[rows_in(batch) : 2 * rows_in(batch)]

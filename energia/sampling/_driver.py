@@ -12,9 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
+from energia._mesh import fetch, hosts, over
 from energia._types import Values, as_array, put
 from energia.energies._unconstrained import Unconstrained
 from energia.paths import Path
@@ -116,9 +116,9 @@ def _advance(fixed: tuple[Run, Any, Any, Any], chain: Chain) -> Any:
     elif run.mesh is not None:  # so that no chain waits for the longest step of another
         advance = one_after_another
     if run.mesh is not None:
-        over = PartitionSpec(run.mesh.axis_names)
+        rows = over(run.mesh)
         advance = jax.shard_map(
-            advance, mesh=run.mesh, in_specs=over, out_specs=over, check_vma=False
+            advance, mesh=run.mesh, in_specs=rows, out_specs=rows, check_vma=False
         )
     arrays, buffer = advance(keys, arrays)
     return eqx.combine(arrays, static), buffer
@@ -229,21 +229,6 @@ def choose_method(
     return "parallel" if on_cpu and (waits or num_chains == 1) else "vectorized"
 
 
-def check_mesh(mesh: Any, num_chains: int) -> None:
-    """Raise unless the devices of a mesh get equally many chains each."""
-    if mesh is None:
-        return
-    if not isinstance(mesh, Mesh):
-        raise TypeError(
-            f"mesh= takes a mesh such as jax.make_mesh((8,), ('chains',)), got {mesh!r}"
-        )
-    if num_chains % mesh.size:
-        raise ValueError(
-            f"num_chains={num_chains} cannot be shared out evenly to the {mesh.size} devices of "
-            f"mesh=: take {mesh.size * -(-num_chains // mesh.size)}"
-        )
-
-
 def check_length(steps: int) -> None:
     """Raise where a run has more steps than can be counted."""
     if steps > MAX_STEPS:
@@ -291,10 +276,8 @@ def advance(
     """Steps begin to end of all chains: the chains, and arrays (chain, draw, ...) as NumPy's."""
     go = functools.partial(_slices, run, begin=begin, end=end)
     if run.whole:
-        over = None
-        if run.mesh is not None:
-            over = NamedSharding(run.mesh, PartitionSpec(run.mesh.axis_names))
-        chains, seen = go(jax.device_put(keys, over), _on_device(chains, over), report=report)
+        place = None if run.mesh is None else NamedSharding(run.mesh, over(run.mesh))
+        chains, seen = go(jax.device_put(keys, place), _on_device(chains, place), report=report)
         if run.method == "together":
             seen = jax.tree.map(lambda rows: np.moveaxis(rows, 1, 0), seen)
         return _on_host(chains), seen
@@ -344,10 +327,9 @@ def _slices(
     axis = 1 if run.whole and run.method != "together" else 0
     pieces: list[Any] = []
     t, size = begin, FIRST_SLICE
-    hosts = 1 if run.mesh is None else jax.process_count()
     while t < end:
         drawn = max(t - num_warmup, 0) // thin
-        if hosts > 1:  # all take the same slices, whatever their clocks say
+        if hosts(run.mesh) > 1:  # all take the same slices, whatever their clocks say
             size = run.chunk
         stop = min(t + size, end, num_warmup + (drawn + run.chunk) * thin)
         if stop > num_warmup:  # a slice ends at a kept draw
@@ -357,7 +339,7 @@ def _slices(
         new = (max(stop - num_warmup, 0) // thin) - drawn
         if new:
             rows = (slice(None),) * axis + (slice(0, new),)
-            pieces.append(jax.tree.map(lambda a, rows=rows: _fetch(a)[rows].copy(), seen))
+            pieces.append(jax.tree.map(lambda a, rows=rows: fetch(a)[rows].copy(), seen))
         else:
             jax.block_until_ready(seen)
         seconds = max(time.perf_counter() - began, 1e-6)
@@ -390,11 +372,4 @@ def _on_device(tree: Any, sharding: NamedSharding | None = None) -> Any:
 
 def _on_host(tree: Any) -> Any:
     arrays, static = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.tree.map(lambda leaf: np.array(_fetch(leaf)), arrays), static)
-
-
-def _fetch(array: Any) -> np.ndarray:
-    """An array on this host, also where other hosts hold parts of it."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        array = multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)
+    return eqx.combine(jax.tree.map(lambda leaf: np.array(fetch(leaf)), arrays), static)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from energia._mesh import check_mesh
 from energia._types import check_count, check_key, parameters_of, strong_tree
 from energia.diagnostics import preload
 from energia.energies._energy import Energy
@@ -125,7 +126,7 @@ def sample(
         raise TypeError(f"sample() needs a sampler that draws, got {kernel!r}")
     _driver.check_length(num_warmup + num_samples * thin)
     preload()
-    _driver.check_mesh(mesh, num_chains)
+    check_mesh(mesh, num_chains, f"num_chains={num_chains}")
     method = _driver.choose_method(kernel, chain_method, num_chains, mesh)
     given = _starts.given_starts(target, init, num_chains)
     seeds = _starts.chain_seeds(key, num_chains)

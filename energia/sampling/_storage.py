@@ -27,6 +27,10 @@ FORMAT = "energia.draws/1"
 SAME = 1e-3  # tolerance on an energy that other hardware may have computed
 
 
+class OtherFormat(ValueError):
+    """A file of another kind, or of another version."""
+
+
 def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], meta: Any) -> None:
     """Write arrays and JSON to one file, whole or not at all."""
     path = os.fspath(path)
@@ -40,7 +44,9 @@ def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], meta:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.add_note(f"{path!r} was not written; what stood there before is as it was")
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
@@ -51,7 +57,7 @@ def read_npz(path: str | os.PathLike[str], format: str) -> tuple[dict[str, np.nd
 
     Raises:
         FileNotFoundError: when there is no file.
-        ValueError: when the file is damaged or of another kind.
+        ValueError: when the file is damaged, or (`OtherFormat`) of another kind.
     """
     try:
         # np.load leaves a damaged file open that it opened itself
@@ -64,7 +70,7 @@ def read_npz(path: str | os.PathLike[str], format: str) -> tuple[dict[str, np.nd
     except Exception as error:  # what a damaged archive raises is beyond listing
         raise ValueError(f"{path} cannot be read as {format}: {error}") from error
     if found != format:
-        raise ValueError(f"{path} holds {found!r}, expected {format!r}")
+        raise OtherFormat(f"{path} holds {found!r}, expected {format!r}")
     return arrays, meta
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: atomic, without pickle, and only for the run that wrote them."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia.sampling._storage import read_npz, write_npz
+from energia.sampling._storage import OtherFormat, read_npz, write_npz
 from energia.training._fingerprint import host
 
 FORMAT = "energia.checkpoint/2"
@@ -91,7 +92,8 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(folder):  # what a killed process left half written
         if _LEFT_BEHIND.fullmatch(name):
-            os.unlink(os.path.join(folder, name))
+            with contextlib.suppress(FileNotFoundError):  # another host was faster
+                os.unlink(os.path.join(folder, name))
     path, where = os.path.join(folder, NAME), os.fspath(folder)
     if not os.path.exists(path):
         return None
@@ -100,6 +102,11 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
         written, step = meta["identity"], int(meta["step"])
         leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
         notes = dict(meta["notes"])
+    except OtherFormat as error:
+        raise ValueError(
+            f"the checkpoint in {where!r} is of another version of energia: {error}. Go on with "
+            "that version, or give another checkpoint= folder"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the checkpoint in {where!r} is damaged: {error}. Delete {path} to begin again"

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from energia._types import as_float, check_count, check_key, describe, strong_tree
 from energia.energies._energy import Energy
@@ -14,6 +16,7 @@ from energia.energies._trainable import split
 from energia.objectives._objective import Objective, registry
 from energia.training import _loop, _optimizer
 from energia.training._evaluation import Evaluation
+from energia.training._fingerprint import host
 from energia.training._precision import check_precision
 from energia.training._result import Fit, Model
 from energia.training._run import Run, TrainingWarning, identity_of
@@ -40,6 +43,7 @@ def fit(
     callback: Callable[[Fit], Mapping[str, Any] | None] | None = None,
     evaluate_every: int = 500,
     patience: int | None = None,
+    mesh: Mesh | None = None,
     progress: bool | None = None,
 ) -> Fit[Model]:
     r"""Learn the parameters of an energy from data.
@@ -92,6 +96,17 @@ def fit(
         patience: stop after so many evaluations without a lower `validation_loss`, which `callback`
             may give in place of `validation`. What comes back, whether training stopped or not, is
             what had the lowest.
+        mesh: devices to share the work of a step out to, `jax.make_mesh((8,), ("rows",))`: CPU
+            devices, GPUs, or those of all processes that `jax.distributed` joins, of which each
+            calls `fit` alike, with the same data, and gets the `Fit`. Each device has
+            `batch_size` by their number rows of a batch, with their noise, and as many of the
+            chains that move in a step; parameters, the optimiser's state, data in memory and
+            replay buffers are whole on all of them. The random numbers are those of one device,
+            and gradients are summed in another order: the training is the same up to rounding, and
+            where that decides (a Metropolis step, an energy that is about to explode) to what
+            follows from it. A checkpoint written on one mesh is gone on from on another, or on
+            none; of several processes the first writes it, in a folder that all of them see, and
+            all of them call `callback`. None: one device.
         progress: show a progress line on standard error; None: where that is a terminal.
 
     Returns:
@@ -106,8 +121,8 @@ def fit(
         - the energy of data exceeds that of samples for 1024 steps, by more and more.
 
     Raises:
-        TypeError, ValueError: for what cannot run, before anything compiles; for a checkpoint that
-            another run wrote.
+        TypeError, ValueError: for what cannot run, before anything compiles, such as a batch that
+            the devices of a mesh cannot share out evenly; for a checkpoint that another run wrote.
 
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
@@ -136,7 +151,12 @@ def fit(
         raise ValueError(
             f"{model._formula()} has nothing to train: no float array outside constant fields"
         )
-    source = Source(model, objective, data, batch_size, augment, key)
+    if bad := sum(int(np.sum(~np.isfinite(host(leaf).astype(float)))) for leaf in parameters):
+        raise ValueError(
+            f"{bad} of the numbers to train in {model._formula()} are not finite before the first "
+            "step: give the model other ones"
+        )
+    source = Source(model, objective, data, batch_size, augment, key, mesh)
     objective.check(model, source.datum)
     half = check_precision(precision, model, source.whole)
     setup = _loop.Setup(
@@ -148,6 +168,7 @@ def fit(
         augment,
         source.stream is not None,
         half,
+        source.mesh,
     )
     rows = None if validation is None else source.held_out(validation)
     evaluation = Evaluation(rows, callback, evaluate_every, patience)

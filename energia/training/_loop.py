@@ -8,7 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from energia._mesh import shared, sharing, whole
 from energia._types import Values, strong_tree
 from energia.energies._trainable import Skeleton, split
 from energia.objectives._objective import Objective, rows_in
@@ -29,6 +31,7 @@ class Setup(eqx.Module):
     augment: Callable[..., Any] | None
     streamed: bool = eqx.field(static=True)
     half: bool = eqx.field(static=True)  # products of the energy are computed in bfloat16
+    mesh: Mesh | None = eqx.field(static=True, default=None)  # devices that share the rows
 
 
 class Train(eqx.Module):
@@ -93,7 +96,8 @@ def advance(
 
     def body(loop):
         t, arrays, metrics, _ = loop
-        new, seen, finite = _step(setup, rows, key, start, t, eqx.combine(arrays, static))
+        with sharing(setup.mesh):
+            new, seen, finite = _step(setup, rows, key, start, t, eqx.combine(arrays, static))
         metrics = jax.tree.map(
             lambda history, value: history.at[t - start].set(value), metrics, seen
         )
@@ -115,6 +119,7 @@ def _step(
     objective, optimizer = setup.objective, setup.optimizer
     augment_key, loss_key = jax.random.split(jax.random.fold_in(key, t))
     batch, order = _batch(setup, rows, key, start, t, train.order)
+    batch = shared(batch)
     if setup.augment is not None:
         keys = jax.random.split(augment_key, setup.batch_size)
         batch = jax.vmap(setup.augment)(batch, keys)
@@ -154,7 +159,7 @@ def _step(
         (parameters, averages, optimizer_state),
         (train.parameters, train.averages, train.optimizer_state),
     )
-    new = Train(parameters, averages, train.rest, optimizer_state, state, order)
+    new = whole(Train(parameters, averages, train.rest, optimizer_state, state, order))
     return new, {**seen, "gradient_norm": norm}, finite
 
 
@@ -193,6 +198,7 @@ def validate(setup: Setup, rows: Values, key: jax.Array, train: Train) -> jax.Ar
     def add(index, total):
         taken = [index * size, size]
         batch = {n: jax.lax.dynamic_slice_in_dim(values, *taken) for n, values in rows.items()}
+        batch = shared(batch)
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, index))
         if setup.augment is not None:
             batch = jax.vmap(setup.augment)(batch, jax.random.split(augment_key, size))
@@ -200,7 +206,8 @@ def validate(setup: Setup, rows: Values, key: jax.Array, train: Train) -> jax.Ar
         return total + loss
 
     key = jax.random.fold_in(key, 2**31 - 4)
-    return jax.lax.fori_loop(0, batches, add, jnp.zeros(())) / batches
+    with sharing(setup.mesh):
+        return jax.lax.fori_loop(0, batches, add, jnp.zeros(())) / batches
 
 
 @eqx.filter_jit

@@ -3,12 +3,15 @@
 import math
 import os
 import time
+import warnings
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
+from energia._mesh import hosts, leads, ordinary, placed
 from energia._types import float_dtype
 from energia.energies._energy import Energy
 from energia.sampling._progress import Progress
@@ -16,6 +19,7 @@ from energia.training import _checkpoint, _loop, _monitor
 from energia.training._evaluation import LOSS, Evaluation
 from energia.training._fingerprint import fingerprint
 from energia.training._history import History
+from energia.training._interrupts import Interrupts
 from energia.training._result import Fit
 from energia.training._source import Source
 
@@ -65,6 +69,13 @@ class Run:
         """Go on from the checkpoint in a folder, where there is one."""
         self.folder, self.every, self.identity = folder, every, identity
         self.saved = _checkpoint.load(folder, identity)
+        if hosts(self.setup.mesh) > 1:
+            found = multihost_utils.process_allgather(self.saved.step if self.saved else 0)
+            if len(set(found.tolist())) > 1:
+                raise ValueError(
+                    f"the processes found checkpoints of the steps {found.tolist()} in "
+                    f"{os.fspath(folder)!r}: checkpoint= must be one folder that all of them see"
+                )
         if self.saved is None:
             return
         self.step = self.saved.step
@@ -90,12 +101,14 @@ class Run:
             self.names += (LOSS,)
             eqx.filter_eval_shape(_loop.validate, self.setup, rows, self.key, shapes)
         if self.saved is None:
-            self.train = _loop.begin(*first)
+            # a program that uses no row knows of no mesh
+            self.train = placed(_loop.begin(*first), self.setup.mesh)
             self.good = self.step, _loop.copy(self.train.learned)
             return
         notes = self.saved.notes
         kept = [None if notes[name] is None else shapes.learned for name in ("best", "good")]
-        self.train, self.best, good = self.saved.restore((shapes, *kept), self.key)
+        restored = self.saved.restore((shapes, *kept), self.key)
+        self.train, self.best, good = placed(restored, self.setup.mesh)
         now = self.step, _loop.copy(self.train.learned)
         self.good = now if good is None else (notes["good"], good)
         if notes["stopped"]:  # the callback may think otherwise now
@@ -106,18 +119,29 @@ class Run:
     def until(self, num_steps: int, progress: bool | None) -> None:
         """Train up to a step, unless something ends it before."""
         size = FIRST_STEPS
+        several = hosts(self.setup.mesh) > 1  # all take the same slices, whatever their clocks say
         label = type(self.setup.objective).__name__
-        with Progress(label, num_steps - self.step, progress) as bar:
+        progressing = Progress(label, num_steps - self.step, progress)
+        with progressing as bar, Interrupts() as interrupts:
             while self.step < num_steps and self.stopped is None:
                 cut = self._cut(num_steps)
                 began = time.perf_counter()
                 done = self._slice(min(size, cut - self.step), num_steps)
                 seconds = max(time.perf_counter() - began, 1e-6)
-                size = max(int(done * SLICE_SECONDS / seconds), 1)
+                size = CHECK_STEPS if several else max(int(done * SLICE_SECONDS / seconds), 1)
                 reached = self.step
                 if reached == cut or self.stopped is not None:
                     self._between(num_steps)
                 bar(done, self._note(reached - done, reached) if done else "")
+                if interrupts.asked:
+                    self._save()
+                    raise KeyboardInterrupt(self._interrupted())
+
+    def _interrupted(self) -> str:
+        text = f"the training was interrupted after {self.step} steps"
+        if self.folder is None:
+            return f"{text}; with checkpoint= the same line run again would go on from there"
+        return f"{text}: run the same line again to go on from {os.fspath(self.folder)!r}"
 
     def _cut(self, num_steps: int) -> int:
         """The next step at which training pauses."""
@@ -140,10 +164,17 @@ class Run:
             return 0
         start, stop = np.int32(self.step), np.int32(self.step + count)
         with self.source.reading(num_steps - self.step - count):
-            self.train, metrics, reached, finite = _loop.advance(
-                (self.setup, rows, self.key, start, stop), self.train
-            )
-            good = bool(finite)  # waits for the device
+            try:
+                self.train, metrics, reached, finite = _loop.advance(
+                    (self.setup, rows, self.key, start, stop), self.train
+                )
+                good = bool(finite)  # waits for the device
+            except Exception as error:
+                error.add_note(f"this came up in steps {start} to {stop - 1} of the training")
+                if self.folder is not None:
+                    folder = os.fspath(self.folder)
+                    error.add_note(f"the last checkpoint before them stands in {folder!r}")
+                raise
         done = int(reached) - self.step - (not good)
         piece = {name: np.asarray(values) for name, values in metrics.items()}
         self.history.write(self.step, {name: values[:done] for name, values in piece.items()})
@@ -219,7 +250,7 @@ class Run:
     def _save(self) -> None:
         # a failure may have spoilt the objective's state: the last checkpoint, gone on from, comes
         # to the same step again
-        if self.folder is not None and not self.failed:
+        if self.folder is not None and not self.failed and leads(self.setup.mesh):
             step, learned = self.good
             good = None if step == self.step else learned
             notes = {
@@ -229,7 +260,16 @@ class Run:
             }
             state = self.train, self.best, good
             history = self.history.until(self.step)
-            _checkpoint.save(self.folder, state, history, self.step, self.identity, notes)
+            try:
+                _checkpoint.save(self.folder, state, history, self.step, self.identity, notes)
+            except OSError as error:
+                text = (
+                    f"the checkpoint after {self.step} steps could not be written in "
+                    f"{os.fspath(self.folder)!r} ({error.strerror or error}); the one before it is "
+                    f"as it was, and the training goes on. Make room: the next is tried after "
+                    f"{self.every} steps"
+                )
+                warnings.warn(TrainingWarning(text), stacklevel=2)
 
     def _note(self, start: int, stop: int) -> str:
         """Some steps in a few words: means of what they told."""
@@ -247,7 +287,7 @@ class Run:
 
     def fit(self, learned: _loop.Learned) -> Fit:
         """What has been learned so far."""
-        parameters, averages, rest = learned
+        parameters, averages, rest = ordinary(learned, self.setup.mesh)
         energy, beside = _loop.merge(self.setup, rest, parameters)
         ema_energy, ema_beside = _loop.merge(self.setup, rest, averages)
         return Fit(

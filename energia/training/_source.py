@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from energia._mesh import check_mesh, placed
 from energia._types import Values, check_count, float_dtype
 from energia.energies._energy import Energy
 from energia.objectives._objective import Objective, support_shapes
@@ -32,6 +33,7 @@ class Source:
         batch_size: int | None,
         augment: Callable[..., Any] | None,
         key: jax.Array,
+        mesh: Any = None,
     ):
         in_memory = isinstance(data, Mapping) or hasattr(data, "__array__")
         if not in_memory and not isinstance(data, Iterable):
@@ -72,8 +74,10 @@ class Source:
         self.batch_size = check_count(batch_size, "batch_size", 1)
         if self.batch_size > count:
             raise ValueError(f"batch_size= is {self.batch_size}, the data has {count} rows")
+        said = "batch_size=" if self.stream is None else "a batch length of "
+        self.mesh = check_mesh(mesh, self.batch_size, f"{said}{self.batch_size}")
         # on the device: the whole data, rows of what is in files, or the first batch of a stream
-        self.first = {name: jnp.asarray(array) for name, array in first.items()}
+        self.first = self._placed(first)
         self.skip(0)
 
     def held_out(self, data: Any) -> Values:
@@ -86,7 +90,10 @@ class Source:
         kinds = [{n: (a.dtype, a.shape[1:]) for n, a in d.items()} for d in (rows, self.first)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"validation= holds {_text(rows)}, the data {_text(self.first)}")
-        return {name: jnp.asarray(array) for name, array in rows.items()}
+        return self._placed(rows)
+
+    def _placed(self, rows: Rows) -> Values:
+        return placed({name: jnp.asarray(array) for name, array in rows.items()}, self.mesh)
 
     @property
     def known(self) -> Values | None:
@@ -146,8 +153,8 @@ class Source:
         if not batches:
             return None, 0
         padded = batches + [batches[-1]] * (STREAM_STEPS - len(batches))
-        stacked = {n: jnp.asarray(np.stack([b[n] for b in padded])) for n in batches[0]}
-        return stacked, len(batches)
+        stacked = {n: np.stack([b[n] for b in padded]) for n in batches[0]}
+        return self._placed(stacked), len(batches)
 
 
 def _files(model: Energy, data: Any) -> dict[str, Any]:
