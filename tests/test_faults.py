@@ -140,6 +140,14 @@ def test_an_error_within_a_step_says_where_the_last_checkpoint_stands(tmp_path):
 # --- Ctrl-C
 
 
+@pytest.fixture
+def usual():
+    """Ctrl-C interrupts; a process in the background is begun with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press(fit: en.Fit) -> None:
     """Ctrl-C after 20 steps."""
     if fit.num_steps == 20:
@@ -159,6 +167,7 @@ def interrupted(checkpoint: Path | None) -> str:
     return str(told.value)
 
 
+@pytest.mark.usefixtures("usual")
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path):
     text = interrupted(tmp_path)
     assert text.startswith("the training was interrupted after 20 steps: run the same line again")
@@ -167,10 +176,12 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(tmp_path):
     assert_equal_fits(train(num_steps=40, checkpoint=tmp_path), train(num_steps=40))
 
 
+@pytest.mark.usefixtures("usual")
 def test_ctrl_c_without_a_checkpoint_says_what_would_have_helped():
     assert "with checkpoint= the same line" in interrupted(None)
 
 
+@pytest.mark.usefixtures("usual")
 def test_a_second_ctrl_c_does_not_wait():
     def twice(fit: en.Fit) -> None:
         os.kill(os.getpid(), signal.SIGINT)
