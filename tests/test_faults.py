@@ -137,6 +137,15 @@ def test_an_error_within_a_step_says_where_the_last_checkpoint_stands(tmp_path):
     assert saved.step == 20
 
 
+def test_an_error_before_the_first_checkpoint_speaks_of_none(tmp_path):
+    model = Edge(jnp.array(22.0), raises=True)
+    with pytest.raises(Exception, match="theta is beyond the edge") as told:
+        train(model, checkpoint=tmp_path, **EDGE)
+    assert any("this came up in steps" in note for note in told.value.__notes__)
+    assert not any("checkpoint" in note for note in told.value.__notes__)
+    assert not list(tmp_path.iterdir())
+
+
 # --- Ctrl-C
 
 

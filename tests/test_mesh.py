@@ -31,6 +31,10 @@ COMMON = """
     def energy(tau, z):
         return tau**2 + jnp.sum((z - tau) ** 2) / 2
 
+    def none_two_and_eight():
+        two = jax.make_mesh((2,), ("chains",), devices=jax.devices()[:2])
+        return [None, two, jax.make_mesh((4, 2), ("hosts", "chains"))]
+
     def draw(kernel, mesh, chain_method="parallel"):
         return en.sample(
             energy, kernel, key=jax.random.key(1), num_chains=8, num_warmup=60, num_samples=40,
@@ -58,11 +62,7 @@ def test_draws_do_not_depend_on_the_number_of_devices(tmp_path):
     printed = run(
         COMMON,
         """
-        meshes = [
-            None,
-            jax.make_mesh((2,), ("chains",), devices=jax.devices()[:2]),
-            jax.make_mesh((4, 2), ("hosts", "chains")),
-        ]
+        meshes = none_two_and_eight()
         told = {}
         for name in ("nuts", "mala"):
             runs = [draw(name, mesh) for mesh in meshes]
@@ -147,11 +147,7 @@ def test_log_z_does_not_depend_on_the_number_of_devices():
     printed = run(
         COMMON,
         """
-        meshes = [
-            None,
-            jax.make_mesh((2,), ("chains",), devices=jax.devices()[:2]),
-            jax.make_mesh((4, 2), ("hosts", "chains")),
-        ]
+        meshes = none_two_and_eight()
         cases = {
             "rbm bracket": ("rbm", "bracket"),
             "rbm smc": ("rbm", "smc"),

@@ -190,12 +190,7 @@ def log_partition_of(
                 "kernel=ParallelTempering(..., num_replicas=...), or by a path"
             )
         return stepping_stones(
-            energy,
-            kernel,
-            reference,
-            num_chains=num_chains,
-            num_steps=num_steps,
-            key=key,
+            energy, kernel, reference, num_chains=num_chains, num_steps=num_steps, key=key
         )
     mesh = check_mesh(mesh, num_chains, f"num_chains={num_chains}")
     path = path_to(energy, reference, kernel, num_chains, key, mesh, data)

@@ -83,6 +83,11 @@ def save(
     write_npz(os.path.join(folder, NAME), arrays, meta)
 
 
+def stands(folder: Folder) -> bool:
+    """Whether there is a checkpoint in a folder."""
+    return os.path.exists(os.path.join(folder, NAME))
+
+
 def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
     """The checkpoint in a folder; None, and the folder made, where there is none yet.
 
@@ -95,7 +100,7 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
             with contextlib.suppress(FileNotFoundError):  # another host was faster
                 os.unlink(os.path.join(folder, name))
     path, where = os.path.join(folder, NAME), os.fspath(folder)
-    if not os.path.exists(path):
+    if not stands(folder):
         return None
     try:
         arrays, meta = read_npz(path, FORMAT)

@@ -171,7 +171,7 @@ class Run:
                 good = bool(finite)  # waits for the device
             except Exception as error:
                 error.add_note(f"this came up in steps {start} to {stop - 1} of the training")
-                if self.folder is not None:
+                if self.folder is not None and _checkpoint.stands(self.folder):
                     folder = os.fspath(self.folder)
                     error.add_note(f"the last checkpoint before them stands in {folder!r}")
                 raise
