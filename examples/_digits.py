@@ -1,4 +1,4 @@
-"""What the examples on digits share: a network, training, draws, and a judge of them."""
+"""What the examples on digits share: a network, training, draws, and judges of them."""
 
 import math
 import warnings
@@ -69,3 +69,10 @@ def judged(data, num_steps, network_key, key):
     judge = en.Classifier(network, shape=(8, 8))
     judge = learn(judge, data, en.objectives.MLE(given="x"), min(num_steps, 1000), key)
     return jax.jit(jax.vmap(lambda x: judge.logits(x).argmax()))
+
+
+def distance(images):
+    """The mean distance of two images of a set."""
+    x = images.reshape(len(images), -1)
+    apart = np.sqrt(np.maximum(((x[:, None] - x[None]) ** 2).sum(-1), 0))
+    return apart.sum() / (len(x) * (len(x) - 1))

@@ -13,7 +13,7 @@ image, they are
 
 and one call draws from it down the noise levels, with any kernel by name. What is drawn is measured
 as the data are: slant by second moments, thickness by ink, and the digit by a classifier trained
-apart.
+apart; and how far apart two images are, as a share of that in the data that have the attributes.
 
     python examples/attributes.py
     python examples/attributes.py --sampler reverse_diffusion --objective drl
@@ -30,7 +30,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _digits import NOISE, SCALE, Network, draw, judged, learn
+from _digits import NOISE, SCALE, Network, distance, draw, judged, learn
 
 import energia as en
 
@@ -96,6 +96,12 @@ def main():
     x, y = 2 * data["x"] - 1, data["y"]
     steep, dark = np.quantile(slant(x), 2 / 3), np.quantile(ink(x), 2 / 3)
     has = {"three": y == 3, "slanted": slant(x) > steep, "thick": ink(x) > dark}
+    like = {  # the data that have what is asked for
+        "everything": y >= 0,
+        **has,
+        "three AND slanted": has["three"] & has["slanted"],
+        "three AND slanted AND NOT thick": has["three"] & has["slanted"] & ~has["thick"],
+    }
 
     # --- an energy of all digits, and a factor of each attribute
     network = Network((8, 8), width, keys[0])
@@ -128,22 +134,23 @@ def main():
     # --- measured as the data are
     told = judged({"x": x, "y": y}, num_steps, keys[4], keys[5])
 
-    def measured(name, images, digits):
+    def measured(name, images, digits, similar):
         is_three, leans, is_dark = digits == 3, slant(images) > steep, ink(images) > dark
+        wanted = is_three & leans & ~is_dark
         print(
             f"{name:32s} {is_three.mean():7.1%} {slant(images).mean():7.3f} {leans.mean():8.1%} "
             f"{ink(images).mean():7.3f} {is_dark.mean():7.1%} "
-            f"{(is_three & leans & ~is_dark).mean():8.1%}",
+            f"{wanted.mean():8.1%} {distance(images) / distance(similar):10.2f}",
             flush=True,
         )
 
     titles = f"{'threes':>7s} {'slant':>7s} {'slanted':>8s} {'ink':>7s} {'thick':>7s} {'all':>8s}"
-    print(f"{'':32s} {titles}")
-    measured("data", x, y)
+    print(f"{'':32s} {titles} {'diversity':>10s}")
+    measured("data", x, y, x)
     shown, labels = [], []
     for (name, energy), key in zip(energies.items(), jax.random.split(keys[6], 6), strict=True):
         images = draw(energy, options.sampler, steps_per_level, key, count)
-        measured(name, images, np.asarray(told(images)))
+        measured(name, images, np.asarray(told(images)), x[like[name]])
         shown += list(images[:20])
         labels += [*[""] * 9, name, *[""] * 10]
     path = options.out / "attributes.png"

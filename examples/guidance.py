@@ -23,7 +23,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _digits import NOISE, SCALE, Network, draw, judged, learn
+from _digits import NOISE, SCALE, Network, distance, draw, judged, learn
 
 import energia as en
 
@@ -66,13 +66,6 @@ class Digits(en.Energy):
 def dropped(datum, key):
     """Every second label becomes none."""
     return {**datum, "y": jnp.where(jax.random.bernoulli(key), NONE, datum["y"])}
-
-
-def distance(images):
-    """The mean distance of two images of a set."""
-    x = images.reshape(len(images), -1)
-    apart = np.sqrt(np.maximum(((x[:, None] - x[None]) ** 2).sum(-1), 0))
-    return apart.sum() / (len(x) * (len(x) - 1))
 
 
 def main():
@@ -139,7 +132,7 @@ def main():
             spread = np.mean([distance(x) for x in drawn]) / own
             print(f"{name:24s} {scale:6g} {right:9.1%} {spread:10.2f}", flush=True)
             shown += [image for x in drawn for image in x[:2]]
-            labels += [f"s = {scale:g}", *[""] * 19]
+            labels += [*[""] * 9, f"{name}, s = {scale:g}", *[""] * 10]
     path = options.out / "guidance.png"
     en.plot.images(np.stack(shown), columns=20, bounds=(-1, 1), labels=labels).savefig(path)
     print(f"{path}: {', then '.join(guided)}; {time.process_time():.0f} s of processor time")

@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    width, num_steps, num_samples, count = 128, 3000, 500, 2
+    width, num_steps, num_samples, count = 128, 3000, 1000, 2
     if options.full:
         width, num_steps, num_samples, count = 256, 20_000, 4000, 20
     num_steps, count = options.num_steps or num_steps, options.count or count
@@ -160,10 +160,11 @@ def main():
         print(verdict)  # of the last image, in words
         rows.append(means)
     path = options.out / "inverse.png"
-    names = "true", "with grain", "blurred", "inpainted", "deblurred"
-    labels = [name if index == 0 else "" for name in names for index in range(count)]
-    figure = en.plot.images(np.concatenate(rows), columns=count, bounds=(-1, 1), labels=labels)
-    figure.savefig(path)
+    names = ["true", "with grain", "blurred", "inpainted", "deblurred"]
+    shown = np.stack(rows, axis=1).reshape(-1, 8, 8)  # a row of the picture for each test image
+    labels = [*[""] * (len(shown) - len(names)), *names]
+    figure = en.plot.images(shown, columns=len(names), bounds=(-1, 1), labels=labels)
+    figure.savefig(path, dpi=200)
     print(f"picture in {path}; {time.process_time():.0f} s of processor time")
 
 

@@ -2,6 +2,7 @@
 
     python examples/molecule.py                  # one to two minutes
     python examples/molecule.py --kernel mala    # or nuts, several times as long
+    python examples/molecule.py --full           # ten times the draws
 
 A molecule in the plane, as its energies say it: each bead is a named variable; one bond energy is
 renamed along the chain, and so are one turn energy and one repulsion; a contact between two distant
@@ -354,7 +355,9 @@ def plot_mixing(runs: dict[str, np.ndarray], path: pathlib.Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kernel", default="hmc", help="hmc, mala or nuts")
-    parser.add_argument("--num-samples", type=int, default=2000, help="draws a chain")
+    parser.add_argument("--num-samples", type=int, help="draws a chain: 2000; 20,000 if full")
+    parser.add_argument("--full", action="store_true", help="ten times the draws")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/molecule"))
     arguments = parser.parse_args()
-    main(arguments.kernel, arguments.num_samples, arguments.out)
+    count = arguments.num_samples or (20_000 if arguments.full else 2000)
+    main(arguments.kernel, count, arguments.out)

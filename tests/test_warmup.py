@@ -196,8 +196,9 @@ def test_the_target_rises_on_a_sharp_ridge_alone() -> None:
         return 0.5 * (x[0] / 10) ** 2 + 0.5 * (x[1] - 0.03 * (x[0] ** 2 - 100)) ** 2
 
     for energy, target in ((banana, 0.95), (en.Gaussian(np.zeros(30)), 0.8)):
-        draws = draw("nuts", energy, num_warmup=1000, num_samples=10)
-        np.testing.assert_allclose(draws.tuned_sampler.target_acceptance_rate, target)
+        draws = draw("nuts", energy, num_warmup=1000, num_samples=10, num_chains=16)
+        as_said = np.isclose(draws.tuned_sampler.target_acceptance_rate, target)
+        assert np.sum(as_said) >= 13, target  # a step of chance raises it for 1 chain in 64
 
 
 @pytest.mark.parametrize("num_chains", [1, 4])

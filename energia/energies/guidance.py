@@ -23,7 +23,7 @@ def guide(prior: Energy, classifier: Energy, /, *, scale: Any = 1.0, **given: An
     Args:
         prior: $E$, an energy without the variables that are given.
         classifier: $E_c$, such as `en.Classifier`, with variables that can be summed out.
-        scale: $s$, a number; 0 leaves the prior alone.
+        scale: $s$, a number; 0 leaves the prior alone, and below 0 the condition repels.
         **given: values of variables of the classifier, at least one.
 
     Raises:
@@ -83,7 +83,8 @@ def classifier_free(conditional: Energy, unconditional: Energy, /, *, scale: Any
     Args:
         conditional: $E(x \mid y)$, an energy over x and y, or conditioned already.
         unconditional: $E(x)$, an energy of variables that the conditional has too.
-        scale: $s$, a number.
+        scale: $s$, a number; at -1 the unconditional density is left, and below it the condition
+            repels.
 
     Raises:
         TypeError: when what is given is no energy.
