@@ -102,6 +102,7 @@ def from_score(
         score: a function of x and other variables, by its parameters' names, x first, with values
             of the shape of x. Arrays inside an Equinox module are trained.
         supports: the support of each variable by name, of those that are known; or that of x alone.
+            The ray from the origin has to lie within that of x, as it does for positive numbers.
         num_points: of the quadrature, at least 1.
 
     Raises:
