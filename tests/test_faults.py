@@ -90,6 +90,35 @@ def test_a_checkpoint_of_another_version_is_no_damage(tmp_path):
         _checkpoint.load(tmp_path, {})
 
 
+@pytest.mark.filterwarnings("ignore::energia.ConvergenceWarning")
+def test_a_file_tells_versions_and_keys(tmp_path):
+    key = jax.random.key(7)
+    train(key=key, checkpoint=tmp_path, **SETTINGS)
+    draws = en.sample(START, "mala", key=key, num_warmup=5, num_samples=5)
+    draws.save(tmp_path / "draws.npz")
+    trained = _storage.read_npz(tmp_path / _checkpoint.NAME, _checkpoint.FORMAT)[1]
+    arrays, drawn = _storage.read_npz(tmp_path / "draws.npz", _storage.FORMAT)
+    for meta in (trained, drawn):
+        assert meta["versions"]["energia"] == en.__version__
+        assert meta["versions"]["jax"] == jax.__version__
+        assert meta["versions"]["optax"] == optax.__version__
+    assert trained["identity"]["key"] == ["threefry2x32", 0, 7]
+    np.testing.assert_array_equal(arrays["keys"], draws.chain_keys)
+    assert drawn["key_impl"] == str(jax.random.key_impl(key))
+
+
+def test_state_of_other_libraries_is_refused_with_their_versions(tmp_path):
+    train(checkpoint=tmp_path, **SETTINGS)
+    path = tmp_path / _checkpoint.NAME
+    arrays, meta = _storage.read_npz(path, _checkpoint.FORMAT)
+    arrays["train/0"] = np.zeros(99)
+    meta["versions"]["optax"] = "0.0.1"
+    _storage.write_npz(path, arrays, meta)
+    text = rf"other versions of their libraries wrote it \(optax 0.0.1, now {optax.__version__}\)"
+    with pytest.raises(ValueError, match=text):
+        train(checkpoint=tmp_path, **SETTINGS)
+
+
 # --- numbers that are none, and errors within a step
 
 

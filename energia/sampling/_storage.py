@@ -5,6 +5,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -25,15 +26,23 @@ if TYPE_CHECKING:
 
 FORMAT = "energia.draws/1"
 SAME = 1e-3  # tolerance on an energy that other hardware may have computed
+LIBRARIES = ("jax", "jaxlib", "equinox", "blackjax", "optax", "numpy")  # of a file's versions
 
 
 class OtherFormat(ValueError):
     """A file of another kind, or of another version."""
 
 
+def versions() -> dict[str, str]:
+    """What writes a file: energia and the libraries that its numbers come from."""
+    from energia import __version__
+
+    return {"energia": __version__, **{name: version(name) for name in LIBRARIES}}
+
+
 def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], meta: Any) -> None:
-    """Write arrays and JSON to one file, whole or not at all."""
-    path = os.fspath(path)
+    """Write arrays and JSON to one file, whole or not at all; `versions` go with it."""
+    path, meta = os.fspath(path), {"versions": versions(), **meta}
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"the folder {folder!r} does not exist: make it first")
@@ -131,8 +140,6 @@ def decode(data: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 def save(draws: "Draws", path: str | os.PathLike[str]) -> None:
     """See `Draws.save`."""
-    from energia import __version__
-
     arrays = {f"positions/{name}": value for name, value in draws.positions.items()}
     arrays |= {f"stats/{name}": value for name, value in draws._stats.items()}
     arrays |= {f"last/{name}": value for name, value in _last(draws).items()}
@@ -141,8 +148,6 @@ def save(draws: "Draws", path: str | os.PathLike[str]) -> None:
     arrays |= {f"chains/{index}": leaf for index, leaf in enumerate(_leaves(draws))}
     meta = {
         "format": FORMAT,
-        "energia": __version__,
-        "jax": jax.__version__,
         "energy": draws.energy._formula() if draws.energy else draws.meta.get("energy"),
         "sampler": encode(draws.sampler, arrays, "sampler"),
         "steps": draws.steps,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energia.sampling._storage import OtherFormat, read_npz, write_npz
+from energia.sampling._storage import OtherFormat, read_npz, versions, write_npz
 from energia.training._fingerprint import host
 
 FORMAT = "energia.checkpoint/2"
@@ -25,7 +25,8 @@ Folder = str | os.PathLike[str]
 class Saved:
     """What a checkpoint holds: the arrays of training, its history, and its step.
 
-    `notes` say what stands beside the state of training, and are the run's own.
+    `notes` say what stands beside the state of training, and are the run's own; `versions` are
+    those of the libraries that wrote it.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Saved:
     history: dict[str, np.ndarray]
     step: int
     notes: dict[str, Any]
+    versions: dict[str, str]
 
     def restore(self, shapes: Any, key: jax.Array) -> Any:
         """The state of training, from its structure with shapes in place of arrays.
@@ -51,10 +53,13 @@ class Saved:
                 for a, b in zip(arrays, wanted, strict=True)
             ):
                 return eqx.combine(jax.tree.unflatten(structure, arrays), static)
+        here = versions()
+        changed = [f"{n} {v}, now {here[n]}" for n, v in self.versions.items() if here[n] != v]
+        told = f" ({'; '.join(changed)})" if changed else ""
         raise ValueError(
             f"the checkpoint in {self.folder!r} does not fit this run, though model, objective and "
-            "optimizer are the same: other versions of their libraries wrote it. Give another "
-            "checkpoint= folder"
+            f"optimizer are the same: other versions of their libraries wrote it{told}. Give "
+            "another checkpoint= folder"
         )
 
 
@@ -106,7 +111,7 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
         arrays, meta = read_npz(path, FORMAT)
         written, step = meta["identity"], int(meta["step"])
         leaves = [arrays[f"train/{index}"] for index in range(meta["leaves"])]
-        notes = dict(meta["notes"])
+        notes, wrote = dict(meta["notes"]), dict(meta.get("versions", {}))
     except OtherFormat as error:
         raise ValueError(
             f"the checkpoint in {where!r} is of another version of energia: {error}. Go on with "
@@ -122,4 +127,4 @@ def load(folder: Folder, identity: dict[str, Any]) -> Saved | None:
             "Run the same line again to resume it, or give another checkpoint= folder"
         )
     history = {n.removeprefix("history/"): a for n, a in arrays.items() if n.startswith("history/")}
-    return Saved(str(where), leaves, history, step, notes)
+    return Saved(str(where), leaves, history, step, notes, wrote)
