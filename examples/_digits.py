@@ -49,12 +49,17 @@ def learn(*arguments, **options):
     return fitted(*arguments, **options).ema_energy
 
 
-def draw(energy, sampler, steps_per_level, key, count):
+def sampler_of(name, steps_per_level):
+    """Down the noise levels: another kernel is another word."""
+    if name == "reverse_diffusion":
+        return name
+    return en.samplers.Annealed(name, steps_per_level=steps_per_level)
+
+
+def draw(energy, name, steps_per_level, key, count):
     """Sample E(x, sigma) down the noise levels, then take the rest of the noise away (Tweedie)."""
-    levels = NOISE
-    if sampler != "reverse_diffusion":  # which takes one step a level
-        levels = NOISE[::4]
-        sampler = en.samplers.Annealed(sampler, steps_per_level=steps_per_level)
+    levels = NOISE if name == "reverse_diffusion" else NOISE[::4]  # one step a level, or several
+    sampler = sampler_of(name, steps_per_level)
     path = en.Path(energy, sigma=levels)
     with warnings.catch_warnings():  # so few draws of each run cannot be checked
         warnings.simplefilter("ignore", en.ConvergenceWarning)

@@ -23,7 +23,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _digits import NOISE, SCALE, Network, distance, draw, judged, learn
+from _digits import NOISE, SCALE, Network, distance, draw, judged, learn, sampler_of
 
 import energia as en
 
@@ -85,6 +85,7 @@ def main():
         width, num_steps, count, steps_per_level = 512, 30_000, 100, 20
     num_steps, count = options.num_steps or num_steps, options.count or count
     steps_per_level = options.steps_per_level or steps_per_level
+    sampler_of(options.sampler, steps_per_level)  # a wrong name is told before anything is learned
     keys = jax.random.split(jax.random.key(options.seed), 8)
 
     data = en.data.digits()

@@ -99,6 +99,10 @@ def main():
     num_steps, count = options.num_steps or num_steps, options.count or count
     num_samples = options.num_samples or num_samples
     keys = jax.random.split(jax.random.key(options.seed), 3)
+    samplers = {  # a wrong name is told before anything is learned
+        f"{options.kernel} alone": options.kernel,
+        "tempered": en.samplers.ParallelTempering(options.kernel),
+    }
 
     random = np.random.default_rng(options.seed)
     images = 2 * random.permutation(en.data.digits()["x"]) - 1
@@ -123,11 +127,6 @@ def main():
         "inpainting": (np.eye(64)[:32], grainy[:, :4], 1e-3),
         "deblurring": (np.stack([blur(x).ravel() for x in flat], 1), blurred, BLURRED),
     }
-    samplers = {
-        f"{options.kernel} alone": options.kernel,
-        "tempered": en.samplers.ParallelTempering(options.kernel),
-    }
-
     columns = (
         f"{'image':>6s}  {'sampler':16s} {'R-hat':>6s} {'ESS':>6s} {'error':>7s} {'normal':>7s}"
     )
