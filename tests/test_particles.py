@@ -137,9 +137,12 @@ def test_annealed_langevin() -> None:
     error = math.sqrt(1 / x[..., 0].size)
     assert np.all(np.abs(x.mean((0, 1)) - 1) < MAX_Z * error)
     assert np.all(np.abs(x.var((0, 1)) * 0.95 - 1) < MAX_Z * math.sqrt(2) * error)
-    (note,) = draws.diagnose(show=False).notes
+    verdict = draws.diagnose(show=False)
+    note, blind = verdict.notes
     assert "lags behind its levels" in note
     assert "order step_size" in note
+    assert str(verdict).startswith("nothing wrong found: max R-hat")
+    assert "R-hat compares runs" in blind
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ class Diagnosis:
         problems: what is wrong, each with its numbers and advice.
         notes: what to know that is no fault.
         tempering: of parallel tempering, what its swaps tell; else None.
+        kind: of what: 'chains', 'particles' or 'minima'. Of the latter two nothing converges.
 
     Example:
         >>> import energia as en, jax, jax.numpy as jnp
@@ -71,6 +72,7 @@ class Diagnosis:
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     tempering: Tempering | None = None
+    kind: Kind = "chains"
 
     @property
     def ok(self) -> bool:
@@ -85,6 +87,8 @@ class Diagnosis:
         if self.bfmi is not None:
             numbers += f", min E-BFMI {self.bfmi:.2f}"
         verdict = "converged, as far as can be seen" if self.ok else "not to be trusted yet"
+        if self.ok and self.kind != "chains":
+            verdict = "nothing wrong found"
         lines = [f"{verdict}: {numbers}"]
         lines += [] if self.tempering is None else [f"  {self.tempering}"]
         lines += [f"  - {problem}" for problem in self.problems]
@@ -136,7 +140,7 @@ def _check(
         note = (
             "these are low points of the energy, no draws of exp(-E): there is nothing to converge"
         )
-        return Diagnosis(np.nan, np.nan, 0, None, (), (), (note,))
+        return Diagnosis(np.nan, np.nan, 0, None, (), (), (note,), kind=kind)
     num_chains, num_draws = next(iter(positions.values())).shape[:2]
     swaps = tempering(stats, thin)
     if swaps is not None:  # modes that differ in depth show here
@@ -227,6 +231,11 @@ def _check(
     if swaps is not None and num_draws > 1:
         problems += swaps.problems() + swaps.carried(min_ess, ess_at, num_chains * num_draws)
     notes = [] if bias is None else [f"biased by design, not only by chance: {bias}"]
+    if kind == "particles":
+        notes.append(
+            "R-hat compares runs, which agree on what is wrong alike: see that twice the levels or "
+            "steps change nothing, or en.evaluate.ksd"
+        )
     if deepest := int(np.sum(stats.get("reached_max_treedepth", 0))):
         notes.append(
             f"{deepest} of {num_chains * num_draws} trajectories were cut at the largest tree "
@@ -234,7 +243,8 @@ def _check(
         )
     if constant and num_draws > 1 and len(frozen) < num_chains:
         notes.append(f"every draw of {_first(constant)} is the same")
-    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, tuple(problems), tuple(notes), swaps)
+    told = tuple(problems), tuple(notes)
+    return Diagnosis(rhat, min_ess, divergences, bfmi, frozen, *told, swaps, kind)
 
 
 def _of_parts(stats: Arrays) -> list[str]:
