@@ -167,8 +167,9 @@ def test_log_z_does_not_depend_on_the_number_of_devices():
     for case, (stderr, *apart) in json.loads(printed).items():
         assert stderr > 0
         assert len(apart) == 2
-        # between modes trajectories of 'hmc' multiply what programs of fewer chains round otherwise
-        allowed = 1.0 if case == "hmc" else 1e-2
+        # between modes trajectories of 'hmc' multiply what programs of fewer chains round
+        # otherwise, until the estimates agree as those of two keys do: to five standard errors
+        allowed = 5 * np.sqrt(2) if case == "hmc" else 1e-2
         assert np.abs(apart).max() < allowed * stderr, (case, stderr, apart)
 
 
