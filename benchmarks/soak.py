@@ -105,7 +105,7 @@ def main():
     arguments = parser.parse_args()
     packages = ", ".join(f"{p} {version(p)}" for p in ("jax", "equinox", "blackjax", "optax"))
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores; {packages}")
-    warnings.simplefilter("ignore", en.ConvergenceWarning)  # a call of one of many
+    warnings.simplefilter("ignore", en.ConvergenceWarning)  # its first draws are few
     for name in arguments.runs:
         report(name, {"pcd": pcd, "nuts": nuts}[name](60 * arguments.minutes))
 

@@ -136,7 +136,7 @@ def test_the_package_tells_what_is_here_and_checks_itself(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["nuts", "mala", "langevin"])
+@pytest.mark.parametrize("sampler", ["nuts", "hmc", "mala", "langevin"])
 def test_quickstart_draws_its_pictures(tmp_path, sampler):
     command = [sys.executable, str(ROOT / "examples" / "quickstart.py"), "--num-steps", "200"]
     result = subprocess.run(

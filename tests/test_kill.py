@@ -48,7 +48,7 @@ def environment(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_killed_run_started_again_ends_as_if_it_had_not_been(kills, tmp_path, environment):
     num_steps = 1000 * (1 + kills)
 

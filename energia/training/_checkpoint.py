@@ -54,7 +54,11 @@ class Saved:
             ):
                 return eqx.combine(jax.tree.unflatten(structure, arrays), static)
         here = versions()
-        changed = [f"{n} {v}, now {here[n]}" for n, v in self.versions.items() if here[n] != v]
+        changed = [
+            f"{n} {self.versions[n]}, now {now}"
+            for n, now in here.items()
+            if self.versions.get(n, now) != now
+        ]
         told = f" ({'; '.join(changed)})" if changed else ""
         raise ValueError(
             f"the checkpoint in {self.folder!r} does not fit this run, though model, objective and "
